@@ -1,0 +1,5 @@
+"""`python -m dicomnode` is the `dicomnode` command."""
+
+from dicomnode.cli import main
+
+main()

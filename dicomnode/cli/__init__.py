@@ -1,0 +1,6 @@
+"""The `dicomnode` command."""
+
+
+def main() -> None:
+    """Entry point."""
+    raise SystemExit(2)
