@@ -5,16 +5,19 @@
     DicomnodeError
     ├── ConfigError            the settings cannot be used; the operator must change them
     ├── TransientError         the same attempt may succeed later
-    │   ├── BackendUnavailable     no model server answers
-    │   ├── DestinationUnavailable the PACS cannot be reached
-    │   ├── StorageFull            no room for another instance
-    │   ├── SandboxUnavailable     the decoder process cannot be started
-    │   └── ModelCardMissing       a version answered whose card is not readable (yet)
+    │   ├── DestinationBusy        the PACS says: try again
+    │   └── OutageError            what every job needs is away; says nothing about this job
+    │       ├── BackendUnavailable     no model server answers
+    │       ├── DestinationUnavailable the PACS cannot be reached
+    │       ├── StorageFull            no room for another instance
+    │       ├── SandboxUnavailable     the decoder process cannot be started
+    │       └── ModelCardMissing       no card for the version that answers (yet)
     └── PermanentError         the same attempt will fail again
         ├── UndecodableImage       the pixel data cannot be turned into an image
-        ├── NotAnInstance          the bytes are not a DICOM instance that we can index
-        ├── ModelRefused           the model server rejects what we send (shape, name, signature)
-        └── DeliveryRefused        the PACS rejects the document for good
+        ├── NotAnInstance          the bytes are not a DICOM instance that can be indexed
+        ├── ModelRefused           the model server rejects what we send
+        ├── DeliveryRefused        the PACS rejects the document for good
+        └── ReportUnbuildable      the study's header cannot be carried into a valid report
 
 A message names the thing, what was found, what was expected and the next step, and
 carries no patient data: no names, no identifiers of a patient, no free text of a header.
@@ -87,8 +90,8 @@ class SandboxUnavailable(OutageError):
     code = "sandbox_unavailable"
 
 
-class ModelCardMissing(TransientError):
-    """A version answered whose model card cannot be read (yet)."""
+class ModelCardMissing(OutageError):
+    """No version is published yet, or one answered whose model card cannot be read (yet)."""
 
     code = "model_card_missing"
 

@@ -1,0 +1,90 @@
+"""Accepting received instances.
+
+Owns the moment between a peer's C-STORE-RQ and our C-STORE-RSP: an instance is accepted
+once its file and its job would survive a power cut, and not before. Talks to files and
+index through ports; never decodes pixel data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from dicomnode.errors import StorageFull
+from dicomnode.logs import get_logger
+from dicomnode.metrics import Metrics
+from dicomnode.ports import Acceptance, Clock, Files, Index, ReceivedInstance
+from dicomnode.status import StorageStatus
+
+log = get_logger(__name__)
+
+
+class Intake:
+    """Turns a received file into a stored instance with a job."""
+
+    def __init__(
+        self,
+        *,
+        files: Files,
+        index: Index,
+        clock: Clock,
+        metrics: Metrics,
+        idle_seconds: float,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._files = files
+        self._index = index
+        self._clock = clock
+        self._metrics = metrics
+        self._idle = timedelta(seconds=idle_seconds)
+        self._wake = wake
+
+    def accept(self, received: ReceivedInstance) -> StorageStatus:
+        """Keep the file, index it and queue its work; then say so.
+
+        =================================  ======  ===================================
+        What was received                  Status  What happens
+        =================================  ======  ===================================
+        a new instance                     0x0000  file, index row and job are durable
+        an instance that is here already   0x0000  nothing; there is one job
+        same UID, other content            0x0000  kept aside, logged, never overwrites
+        anything, while the disk is full   0xA700  nothing is kept
+        =================================  ======  ===================================
+
+        The temporary file is gone afterwards, whatever the answer.
+        """
+        try:
+            acceptance = self._keep(received)
+        except StorageFull:
+            self._count(received, "out_of_resources")
+            log.error("store.full", sop_instance_uid=received.sop_instance_uid)
+            return StorageStatus.OUT_OF_RESOURCES
+        finally:
+            self._files.discard(received.path)
+        self._count(received, acceptance.value)
+        if acceptance is Acceptance.CONFLICT:
+            log.warning(
+                "instance.conflict",
+                sop_instance_uid=received.sop_instance_uid,
+                calling_ae_title=received.calling_ae_title,
+            )
+        self._wake()
+        return StorageStatus.SUCCESS
+
+    def _keep(self, received: ReceivedInstance) -> Acceptance:
+        held = self._index.lookup(received.sop_instance_uid)
+        if held is None:
+            path = self._files.keep(received)
+        elif self._same(held.digest, held.study_instance_uid, received):
+            return Acceptance.DUPLICATE
+        else:
+            path = self._files.keep_aside(received)
+        now = self._clock()
+        return self._index.accept(received, path=path, now=now, report_due_at=now + self._idle)
+
+    @staticmethod
+    def _same(digest: str, study_instance_uid: str, received: ReceivedInstance) -> bool:
+        return digest == received.digest and study_instance_uid == received.study_instance_uid
+
+    def _count(self, received: ReceivedInstance, outcome: str) -> None:
+        self._metrics.instances_received.labels(received.calling_ae_title, outcome).inc()
