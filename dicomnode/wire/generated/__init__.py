@@ -1,0 +1,1 @@
+"""Compiled from `serving.proto` by `python -m dicomnode.wire.compile`; not edited by hand."""
