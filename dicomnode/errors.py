@@ -6,15 +6,18 @@
     ├── ConfigError            the settings cannot be used; the operator must change them
     ├── TransientError         the same attempt may succeed later
     │   ├── DestinationBusy        the PACS says: try again
+    │   ├── LeaseLost              another worker holds the job by now
     │   └── OutageError            what every job needs is away; says nothing about this job
     │       ├── BackendUnavailable     no model server answers
     │       ├── DestinationUnavailable the PACS cannot be reached
     │       ├── StorageFull            no room for another instance
+    │       ├── StorageUnavailable     the database or the file system does not answer
     │       ├── SandboxUnavailable     the decoder process cannot be started
     │       └── ModelCardMissing       no card for the version that answers (yet)
     └── PermanentError         the same attempt will fail again
         ├── UndecodableImage       the pixel data cannot be turned into an image
         ├── NotAnInstance          the bytes are not a DICOM instance that can be indexed
+        ├── NotInStore             no such instance, document or path in the store
         ├── ModelRefused           the model server rejects what we send
         ├── DeliveryRefused        the PACS rejects the document for good
         └── ReportUnbuildable      the study's header cannot be carried into a valid report
@@ -84,6 +87,18 @@ class StorageFull(OutageError):
     code = "storage_full"
 
 
+class StorageUnavailable(OutageError):
+    """The database or the file system of the store does not answer as it should."""
+
+    code = "storage_unavailable"
+
+
+class LeaseLost(TransientError):
+    """Another worker holds the job by now, or it is settled: nothing was recorded."""
+
+    code = "lease_lost"
+
+
 class SandboxUnavailable(OutageError):
     """The decoder process cannot be started."""
 
@@ -112,6 +127,12 @@ class NotAnInstance(PermanentError):
     """The bytes are not a DICOM instance that can be indexed."""
 
     code = "not_an_instance"
+
+
+class NotInStore(PermanentError):
+    """No such instance, document or path in the store."""
+
+    code = "not_in_store"
 
 
 class ModelRefused(PermanentError):

@@ -100,6 +100,8 @@ class Evaluated:
     cam: NDArray[np.float32] | None = None
     display_path: str | None = None
     """Where the 8-bit image for the heatmap waits, relative to the store's root."""
+    embedding: NDArray[np.float32] | None = None
+    """float32 [d], kept for the trainer and the drift watch; no report says it."""
 
 
 Outcome = Evaluated | NotEvaluated
