@@ -1,6 +1,9 @@
-"""The `dicomnode` command."""
+"""The `dicomnode` command: parses, calls, and maps errors to exit codes.
 
+Heavy modules are imported by the command that needs them, so that `dicomnode --help`
+and `dicomnode queue list` answer at once.
+"""
 
-def main() -> None:
-    """Entry point."""
-    raise SystemExit(2)
+from dicomnode.cli.app import main
+
+__all__ = ["main"]

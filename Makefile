@@ -1,0 +1,45 @@
+# Two commands set up everything they need: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= build/demo
+CONFIG ?= $(OUT)/node.toml
+
+.PHONY: demo run test check bench peers docs clean
+
+demo: $(VENV)/.model
+	$(BIN)/dicomnode demo --out $(OUT)
+
+run: $(VENV)/.model
+	$(BIN)/dicomnode serve --config $(CONFIG)
+
+test: $(VENV)/.dev peers
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev peers
+	$(BIN)/python -m benchmarks
+
+# Programs of other vendors that tests talk to: Debian packages, where apt and root are there.
+peers:
+	@tests/peers/install
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.model: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[model]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[model,postgres,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
