@@ -23,8 +23,8 @@ MANUFACTURER = "dicomnode"
 SERIES_DESCRIPTION = "AI result - investigational, not for diagnostic use"
 NOTICE = "INVESTIGATIONAL - NOT FOR DIAGNOSTIC USE"
 
-IMPLEMENTATION_CLASS_UID = f"2.25.{uuid.uuid5(uuid.NAMESPACE_DNS, 'dicomnode').int}"
-"""Of the documents' file meta information (PS3.10 7.1)."""
+IMPLEMENTATION_CLASS_UID = "2.25.154627408927512384926730518642970157313"
+"""Of the documents' file meta information (PS3.10 7.1), the same that the node negotiates."""
 
 _NAMESPACE = uuid.UUID("0d7c4b4e-52a5-5f0e-8a35-7f6c0f1e9b21")
 
@@ -97,19 +97,20 @@ class ReportContent:
 class HeatmapContent:
     """The picture of one evaluated image.
 
-    `cam` is float32 [h, w] in 0..1, `display` uint8 [rows, columns]. Raises `ValueError`
-    on other shapes, and on activations that are not finite.
+    `display` is uint8 [rows, columns], the activations float32 [h, w] in 0..1: `cam`, or
+    when that is None those of the outcome. Raises `ValueError` when neither is there, on
+    other shapes, and on activations that are not finite.
     """
 
     header: Dataset
     outcome: Evaluated
     card: ModelCard
     display: NDArray[np.uint8]
-    cam: NDArray[np.float32]
     sop_instance_uid: str
     series_instance_uid: str
     content_time: datetime
     software_version: str
+    cam: NDArray[np.float32] | None = None
     series_number: int = 9801
     instance_number: int = 1
     timezone: tzinfo = UTC
@@ -118,11 +119,17 @@ class HeatmapContent:
     institution: str | None = None
     study_instance_uid: str | None = None
 
+    @property
+    def activations(self) -> NDArray[np.float32]:
+        found = self.outcome.cam if self.cam is None else self.cam
+        if found is None:
+            raise ValueError("a heatmap needs activations, got an outcome without a cam")
+        return found
+
     def __post_init__(self) -> None:
-        if self.cam.ndim != 2 or 0 in self.cam.shape or not np.isfinite(self.cam).all():
-            raise ValueError(
-                f"a heatmap needs finite activations [h, w], got shape {self.cam.shape}"
-            )
+        cam = self.activations
+        if cam.ndim != 2 or 0 in cam.shape or not np.isfinite(cam).all():
+            raise ValueError(f"a heatmap needs finite activations [h, w], got shape {cam.shape}")
         if self.display.ndim != 2 or 0 in self.display.shape or self.display.dtype != np.uint8:
             raise ValueError(
                 f"a heatmap needs a uint8 image [rows, columns], got {self.display.dtype} "

@@ -83,8 +83,18 @@ class ImageReference:
     @property
     def is_image(self) -> bool:
         """Whether the SOP Class is one of the standard's image storage classes."""
-        name = UID_dictionary.get(self.sop_class_uid, ("",))[0]
-        return "Image Storage" in name
+        return "Image Storage" in self._sop_class_name
+
+    @property
+    def first_frame(self) -> list[int] | None:
+        """The frame that the model saw, where the SOP Class lets a reference name one."""
+        name = self._sop_class_name
+        many = "Multi-frame" in name or "Enhanced" in name or name.startswith("X-Ray")
+        return [1] if self.frames > 1 and many else None
+
+    @property
+    def _sop_class_name(self) -> str:
+        return UID_dictionary.get(self.sop_class_uid, ("",))[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def measurement_report(
 ) -> sr.MeasurementReport:
     """The whole tree; `images` are in the order of the outcomes."""
     report = sr.MeasurementReport(
-        observation_context=_observers(content),
+        observation_context=_observation_context(content),
         procedure_reported=_IMAGING_PROCEDURE,
         imaging_measurements=[
             _measurement_group(number, content, image, outcome)
@@ -79,34 +79,48 @@ def _can_be_shown(image: ImageReference, outcome: Outcome) -> bool:
 # ---------------------------------------------------------------- who speaks
 
 
-def _observers(content: ReportContent) -> sr.ObservationContext:
-    """TID 1002: one device per model version that answered; the node, when none did."""
-    observers = [
-        (card.device_uid, card.manufacturer, card.model_name, f"version {card.model_version}")
-        for card in content.answering_cards()
-    ] or [
-        (
-            content.node_device_uid,
-            content.manufacturer,
-            content.manufacturer,
-            f"version {content.software_version}",
+def _observation_context(content: ReportContent) -> sr.ObservationContext:
+    """TID 1001: the newest model version that answered; the node itself, when none did.
+
+    TID 1500 has room for one device. What another version said carries its own observer
+    in its group, which there takes the place of this one (PS3.3 C.17.5).
+    """
+    cards = content.answering_cards()
+    if cards:
+        return sr.ObservationContext(observer_device_context=_device(cards[0]))
+    return sr.ObservationContext(
+        observer_device_context=_observer(
+            uid=content.node_device_uid,
+            manufacturer=content.manufacturer,
+            model_name=content.manufacturer,
+            version=f"version {content.software_version}",
         )
-    ]
-    context = sr.ObservationContext()
-    for uid, manufacturer, model_name, version in observers:
-        attributes = sr.DeviceObserverIdentifyingAttributes(
+    )
+
+
+def _device(card: ModelCard) -> sr.ObserverContext:
+    return _observer(
+        uid=card.device_uid,
+        manufacturer=card.manufacturer,
+        model_name=card.model_name,
+        version=f"version {card.model_version}",
+    )
+
+
+def _observer(
+    *, uid: str, manufacturer: str, model_name: str, version: str
+) -> sr.ObserverContext:
+    """TID 1002 and 1004."""
+    return sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=uid,
             name=fitted(f"{model_name} {version}", 64),
             manufacturer_name=fitted(manufacturer, 64),
             model_name=fitted(model_name, 64),
             serial_number=fitted(version, 64),
-        )
-        context.extend(
-            sr.ObserverContext(
-                observer_type=codes.DCM.Device, observer_identifying_attributes=attributes
-            )
-        )
-    return context
+        ),
+    )
 
 
 # ---------------------------------------------------------------- what it says
@@ -117,14 +131,18 @@ def _measurement_group(
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     if isinstance(outcome, NotEvaluated):
         return _refusal(number, image, outcome)
-    return _result(number, image, outcome, content.card(outcome))
+    card = content.card(outcome)
+    group = _result(number, image, outcome, card)
+    if card.device_uid != content.answering_cards()[0].device_uid:
+        group[0].ContentSequence[2:2] = list(_device(card))  # after the tracking identifiers
+    return group
 
 
 def _result(
     number: int, image: ImageReference, outcome: Evaluated, card: ModelCard
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     finding = finding_code(card)
-    frames = [1] if image.frames > 1 else None
+    frames = image.first_frame
     probability = sr.Measurement(
         name=codes.DCM.Probability,
         value=rounded(outcome.probability),
