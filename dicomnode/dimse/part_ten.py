@@ -1,0 +1,91 @@
+"""A Part 10 file that grows as a data set arrives (PS3.10 7.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import uuid
+from pathlib import Path
+
+from dicomnode.dimse.implementation import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+)
+
+_SHORT = struct.Struct("<HH2sH")
+_LONG = struct.Struct("<HH2sxxI")
+
+
+def encode_file_meta(
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    calling_ae_title: str,
+) -> bytes:
+    """Preamble, prefix and file meta information, Explicit VR Little Endian."""
+    elements = [
+        _LONG.pack(2, 0x0001, b"OB", 2) + b"\x00\x01",
+        _short(0x0002, b"UI", sop_class_uid),
+        _short(0x0003, b"UI", sop_instance_uid),
+        _short(0x0010, b"UI", transfer_syntax_uid),
+        _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+        _short(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        _short(0x0016, b"AE", calling_ae_title),
+    ]
+    body = b"".join(elements)
+    return bytes(128) + b"DICM" + _SHORT.pack(2, 0, b"UL", 4) + struct.pack("<I", len(body)) + body
+
+
+def _short(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii")
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+    return _SHORT.pack(2, element, vr, len(value)) + value
+
+
+class PartTenFile:
+    """A new file in `folder`: `file_meta`, then the data set's bytes as they come.
+
+    `size` counts the whole file; `digest()` is the SHA-256 (hex) of the data set alone.
+    Every method raises `OSError` as the system does.
+    """
+
+    def __init__(self, folder: Path, file_meta: bytes) -> None:
+        self.path = folder / f"{uuid.uuid4().hex}.part"
+        self._fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
+        self._data_set_start = len(file_meta)
+        self._hash = hashlib.sha256()
+        self.size = 0
+        try:
+            self._append(memoryview(file_meta))
+        except OSError:
+            self.discard()
+            raise
+
+    def write(self, data: memoryview) -> None:
+        self._append(data)
+        self._hash.update(data)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes of the data set."""
+        return os.pread(self._fd, count, self._data_set_start + offset)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Close and remove; no error when it is gone."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _append(self, data: memoryview) -> None:
+        while data:
+            written = os.write(self._fd, data)
+            self.size += written
+            data = data[written:]
