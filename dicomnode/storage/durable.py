@@ -1,0 +1,78 @@
+"""Files and folders that survive a power cut.
+
+A file is durable when its bytes are synced and the entry in its folder is; a new
+folder's own entry needs the same in its parent (fsync(2)).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dicomnode.errors import StorageFull, StorageUnavailable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEMBERED = 10_000
+
+
+def sync_file(path: Path) -> None:
+    _sync(path, os.O_RDONLY)
+
+
+def sync_folder(path: Path) -> None:
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class DurableFolders:
+    """Makes folders under a root and remembers which are known to be durable.
+
+    A folder that exists is not enough: another thread may have made it a moment ago and
+    not synced its parent yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._durable: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def make(self, folder: Path) -> None:
+        """Make `folder` and its parents below the root, durably."""
+        if folder == self._root or folder in self._durable:
+            return
+        self.make(folder.parent)
+        with self._lock:
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+            if len(self._durable) >= _REMEMBERED:
+                self._durable.clear()
+            self._durable.add(folder)
+
+    def forget(self, folder: Path) -> None:
+        """Forget `folder` and its parents: somebody removed one of them."""
+        with self._lock:
+            self._durable -= {folder, *folder.parents}
+
+
+@contextmanager
+def mapped_errors(doing: str) -> Iterator[None]:
+    """An OSError as `StorageFull` or `StorageUnavailable`; `doing` says what was tried."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(f"no space left while {doing}; free space, it will be retried") from (
+                error
+            )
+        raise StorageUnavailable(f"{doing} failed: {error.strerror or 'input/output'}") from error

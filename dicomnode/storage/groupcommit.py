@@ -1,0 +1,106 @@
+"""Many waiting writers, one fsync.
+
+SQLite has one writer at a time, and with `synchronous=FULL` a commit costs an fsync.
+Whoever gets the turn carries out everybody's waiting work in one transaction, each in
+its own savepoint, and commits once. There is no extra thread: a lone writer pays nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from dicomnode.errors import StorageUnavailable
+
+T = TypeVar("T")
+
+MAXIMUM_BATCH = 64
+"""Writers that share one commit; more would make the first one wait too long."""
+
+
+class _BatchLost(Exception):
+    """SQLite rolled the whole transaction back by itself (disk full, I/O error)."""
+
+
+class _Request(Generic[T]):
+    def __init__(self, work: Callable[[Connection], T]) -> None:
+        self.work = work
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.done = False
+
+
+class GroupCommit:
+    """Runs `work(connection)` of any thread; returns its result once it is committed.
+
+    Work that raises is rolled back alone and its error goes to its own caller. Work may
+    run twice: when a shared commit fails, each one is tried again by itself, so it must
+    do nothing but read and write the connection that it is given.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._turn = threading.Lock()
+        self._waiting: deque[_Request[Any]] = deque()
+        """Never longer than there are threads: each waits for its own request."""
+
+    def __call__(self, work: Callable[[Connection], T]) -> T:
+        request = _Request(work)
+        self._waiting.append(request)
+        with self._turn:
+            while not request.done:
+                self._serve()
+        if request.error is not None:
+            raise request.error
+        return request.result  # type: ignore[return-value]
+
+    def _serve(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAXIMUM_BATCH))]
+        try:
+            if len(batch) == 1 or not self._together(batch):
+                for request in batch:
+                    self._alone(request)
+        finally:
+            for request in batch:
+                if not request.done:
+                    request.error = StorageUnavailable(
+                        "the write was interrupted before its commit; try again"
+                    )
+                    request.done = True
+
+    def _together(self, batch: list[_Request[Any]]) -> bool:
+        try:
+            with self._engine.begin() as connection:
+                for request in batch:
+                    self._in_savepoint(connection, request)
+        except Exception:  # noqa: BLE001 - each one is tried again alone and meets it itself
+            return False
+        for request in batch:
+            request.done = True
+        return True
+
+    @staticmethod
+    def _in_savepoint(connection: Connection, request: _Request[Any]) -> None:
+        request.error = None
+        savepoint = connection.begin_nested()
+        try:
+            request.result = request.work(connection)
+            savepoint.commit()
+        except Exception as error:
+            if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+                raise _BatchLost from error
+            savepoint.rollback()
+            request.error = error  # raised to its own caller
+
+    def _alone(self, request: _Request[Any]) -> None:
+        request.error = None
+        try:
+            with self._engine.begin() as connection:
+                request.result = request.work(connection)
+        except Exception as error:  # noqa: BLE001 - raised to its own caller
+            request.error = error
+        request.done = True
