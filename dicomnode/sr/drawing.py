@@ -28,8 +28,6 @@ _ABSENT = (122, 204, 255)
 _STRONGEST = 0.62
 """Share of colour where the activation is 1; the anatomy stays visible beneath it."""
 
-Colour = tuple[int, int, int]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
@@ -143,21 +141,13 @@ def _draw_words(pen: ImageDraw.ImageDraw, layout: _Layout, content: HeatmapConte
     pen.text((right, y + 26), verdict, font=badge, fill=colour, anchor="rs")
 
     numbers = f"probability {outcome.probability:.3f}     threshold {outcome.threshold:.3f}"
-    _line(pen, (left, y + 62), numbers, right - left, 22, _INK)
+    font = _fitting(pen, numbers, right - left, 22)
+    pen.text((left, y + 62), numbers, font=font, fill=_INK, anchor="ls")
     model = f"model {card.model_name} version {card.model_version}"
     node = f"dicomnode {content.software_version}"
-    _line(pen, (left, y + 100), f"{model}  |  {node}", right - left, 18, _FAINT)
-
-
-def _line(
-    pen: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    text: str,
-    width: float,
-    largest: int,
-    colour: Colour,
-) -> None:
-    pen.text(at, text, font=_fitting(pen, text, width, largest), fill=colour, anchor="ls")
+    source = f"{model}  |  {node}"
+    font = _fitting(pen, source, right - left, 18)
+    pen.text((left, y + 100), source, font=font, fill=_FAINT, anchor="ls")
 
 
 def _fitting(

@@ -11,7 +11,7 @@ from io import BytesIO
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomnode.modelcard import ModelCard
 from dicomnode.sr.content import (
@@ -79,7 +79,7 @@ def set_file_meta(dataset: Dataset, *, software_version: str) -> None:
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = fitted(f"DICOMNODE_{software_version}", 64)[:16]
     dataset.file_meta = meta
 

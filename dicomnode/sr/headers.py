@@ -8,12 +8,13 @@ character set is declared, and prints the value in a warning.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 
@@ -24,6 +25,8 @@ _TEXT_VRS = frozenset(
 )
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C, 0x5E, 0x3D}
 _ESCAPE = b"\x1b"
+_DEFAULT_REPERTOIRE = ("", "ISO_IR 6", "ISO 2022 IR 6")
+"""ASCII, which pydicom reads as Latin-1."""
 
 
 class Header:
@@ -74,11 +77,10 @@ class Header:
             value = self._element_value(keyword)
         except (TypeError, ValueError, OverflowError):
             return
-        if not isinstance(value, list | MultiValue):
+        if not isinstance(value, Sequence):
             return
         for item in value:
-            if isinstance(item, Dataset):
-                yield Header(item, inherited=self._encodings)
+            yield Header(item, inherited=self._encodings)
 
     def _text(self, keyword: str) -> str | None:
         element = self._dataset.get_item(_tag(keyword))
@@ -113,27 +115,28 @@ class Header:
     def _declared_encodings(self) -> tuple[str, ...]:
         """Python's names of the character sets; ASCII alone where none, or an unknown one,
         is declared (PS3.3 C.12.1.1.2)."""
-        element = self._dataset.get_item(_tag("SpecificCharacterSet"))
-        if element is None:
+        tag = _tag("SpecificCharacterSet")
+        if tag not in self._dataset:
             return ()
-        value = element.value
+        value = self._dataset.get_item(tag).value
         if isinstance(value, bytes):
             value = value.decode("ascii", errors="replace")
-        parts = value.split("\\") if isinstance(value, str) else list(value or [])
+        parts = value if isinstance(value, MultiValue | list) else str(value or "").split("\\")
         names = [str(part).strip(" \0") for part in parts]
-        if not any(names) or names == ["ISO_IR 6"]:
+        if not any(names) or any(name not in python_encoding for name in names):
             return ("ascii",)
-        if any(name not in python_encoding for name in names):
-            return ("ascii",)
-        return tuple(convert_encodings(names))
+        encodings = convert_encodings(names)
+        if names[0] in _DEFAULT_REPERTOIRE:
+            encodings[0] = "ascii"
+        return tuple(encodings)
 
-    def _element_value(self, keyword: str) -> object:
+    def _element_value(self, keyword: str) -> Any:
         tag = _tag(keyword)
         if tag not in self._dataset:
             return None
         try:
-            element: DataElement | RawDataElement = self._dataset[tag]
-        except Exception as error:  # noqa: BLE001 - pydicom lets any error of a converter through
+            element = self._dataset[tag]
+        except Exception as error:  # pydicom lets any error of its converters through
             raise ValueError(f"{keyword} cannot be converted") from error
         return element.value
 

@@ -25,9 +25,7 @@ def build_heatmap(content: HeatmapContent) -> Dataset:
     header = content.header
     identity = read_identity([header], study_instance_uid=content.study_instance_uid)
     image = read_image(header, study_instance_uid=content.study_instance_uid)
-    moment = Moment.of(
-        content.content_time, zone=content.timezone, offset=identity.timezone_offset
-    )
+    moment = Moment.of(content.content_time, zone=content.timezone, offset=identity.timezone_offset)
     heatmap = Dataset()
     heatmap.SOPClassUID = SecondaryCaptureImageStorage
     heatmap.SOPInstanceUID = content.sop_instance_uid

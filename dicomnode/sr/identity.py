@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.uid import UID_dictionary
+from pydicom.uid import UID
 
 from dicomnode.errors import ReportUnbuildable
 from dicomnode.sr import values
@@ -94,7 +94,7 @@ class ImageReference:
 
     @property
     def _sop_class_name(self) -> str:
-        return UID_dictionary.get(self.sop_class_uid, ("",))[0]
+        return UID(self.sop_class_uid).name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,10 @@ def _require_one_patient(headers: Sequence[Header]) -> None:
         identifiers.add(identifier)
     if len(identifiers) > 1:
         raise _disagreement("PatientID")
-    for keyword, check in (("PatientBirthDate", values.is_date), ("IssuerOfPatientID", _long_string)):
+    for keyword, check in (
+        ("PatientBirthDate", values.is_date),
+        ("IssuerOfPatientID", _long_string),
+    ):
         if len({value for value in (h.valid(keyword, check) for h in headers) if value}) > 1:
             raise _disagreement(keyword)
     names = [header.valid("PatientName", values.is_person_name) for header in headers]

@@ -26,9 +26,7 @@ def build_report(content: ReportContent) -> Dataset:
         read_image(header, study_instance_uid=content.study_instance_uid)
         for header in content.headers
     ]
-    moment = Moment.of(
-        content.content_time, zone=content.timezone, offset=identity.timezone_offset
-    )
+    moment = Moment.of(content.content_time, zone=content.timezone, offset=identity.timezone_offset)
     tree = measurement_report(content, images)
     report = _Document(
         evidence=[_evidence(image) for image in images],
@@ -53,7 +51,7 @@ def build_report(content: ReportContent) -> Dataset:
     return report
 
 
-class _Document(sr.Comprehensive3DSR):  # type: ignore[misc]
+class _Document(sr.Comprehensive3DSR):
     """highdicom's document with an identity of our own reading."""
 
     def copy_patient_and_study_information(self, dataset: Dataset) -> None:

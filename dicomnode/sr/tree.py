@@ -107,9 +107,7 @@ def _device(card: ModelCard) -> sr.ObserverContext:
     )
 
 
-def _observer(
-    *, uid: str, manufacturer: str, model_name: str, version: str
-) -> sr.ObserverContext:
+def _observer(*, uid: str, manufacturer: str, model_name: str, version: str) -> sr.ObserverContext:
     """TID 1002 and 1004."""
     return sr.ObserverContext(
         observer_type=codes.DCM.Device,
@@ -196,9 +194,7 @@ def _algorithm(outcome: Evaluated, card: ModelCard) -> sr.AlgorithmIdentificatio
     )
 
 
-def _tracking(
-    number: int, image: ImageReference, card: ModelCard | None
-) -> sr.TrackingIdentifier:
+def _tracking(number: int, image: ImageReference, card: ModelCard | None) -> sr.TrackingIdentifier:
     return sr.TrackingIdentifier(
         uid=tracking_uid(image.sop_instance_uid, card),
         identifier=tracking_identifier(number, card),
@@ -240,12 +236,8 @@ def _image_library(images: Sequence[ImageReference]) -> sr.ContainerContentItem 
     """TID 1600, with those descriptors that the headers hold."""
     if not images:
         return None
-    library = sr.ContainerContentItem(
-        name=codes.DCM.ImageLibrary, relationship_type=_CONTAINS
-    )
-    group = sr.ContainerContentItem(
-        name=codes.DCM.ImageLibraryGroup, relationship_type=_CONTAINS
-    )
+    library = sr.ContainerContentItem(name=codes.DCM.ImageLibrary, relationship_type=_CONTAINS)
+    group = sr.ContainerContentItem(name=codes.DCM.ImageLibraryGroup, relationship_type=_CONTAINS)
     group.ContentSequence = sr.ContentSequence([_library_entry(image) for image in images])
     library.ContentSequence = sr.ContentSequence([group])
     return library
@@ -289,9 +281,7 @@ def _library_entry(image: ImageReference) -> Dataset:
 
 
 def _number(name: Code, value: float, unit: Code) -> sr.NumContentItem:
-    return sr.NumContentItem(
-        name=name, value=value, unit=unit, relationship_type=_HAS_ACQ_CONTEXT
-    )
+    return sr.NumContentItem(name=name, value=value, unit=unit, relationship_type=_HAS_ACQ_CONTEXT)
 
 
 def _text(name: Code, value: str) -> sr.TextContentItem:
