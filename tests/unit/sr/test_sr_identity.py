@@ -148,6 +148,13 @@ def test_a_patient_id_under_an_unknown_vr_is_still_its_bytes():
     assert report_of(source).PatientID == "PID-0042"
 
 
+def test_lengths_are_counted_in_characters_and_not_in_bytes():
+    """PS3.5 6.2. dciodvfy counts the bytes of UTF-8, so it is not asked about these."""
+    ds = report_of(header(PatientName="Δ" * 62 + "^Ε", PatientID="Ω" * 64))
+    assert ds.PatientName == "Δ" * 62 + "^Ε"
+    assert ds.PatientID == "Ω" * 64
+
+
 def test_missing_identity_is_empty_and_not_invented():
     keywords = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber",
                 "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")  # fmt: skip
