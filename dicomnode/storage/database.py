@@ -63,8 +63,8 @@ class Database:
         return self._mapped(lambda: self._with_retries(work))
 
     def insert(self, table: Table) -> Any:
-        """INSERT that knows ON CONFLICT; both dialects speak it alike."""
-        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+        """See `dialect_insert`."""
+        return dialect_insert(self.dialect, table)
 
     def locked(self, statement: Any) -> Any:
         """`statement` with its rows locked (SQLite has one writer anyway)."""
@@ -112,6 +112,11 @@ def _map(error: DBAPIError) -> DicomnodeError | None:
         found = code or sqlstate or type(error.orig).__name__
         return StorageUnavailable(f"the database does not answer as it should ({found})")
     return None
+
+
+def dialect_insert(dialect: str, table: Table) -> Any:
+    """INSERT that knows ON CONFLICT; both dialects speak it alike."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def scalar(connection: Connection, statement: Executable) -> Any:

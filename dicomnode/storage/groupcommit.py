@@ -32,6 +32,8 @@ class _Request(Generic[T]):
         self.result: T | None = None
         self.error: BaseException | None = None
         self.done = False
+        self.turn = threading.Event()
+        """Set when it is done, or when its thread is to lead the next batch."""
 
 
 class GroupCommit:
@@ -44,33 +46,66 @@ class GroupCommit:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._turn = threading.Lock()
+        self._mutex = threading.Lock()
         self._waiting: deque[_Request[Any]] = deque()
-        """Never longer than there are threads: each waits for its own request."""
+        """Never longer than there are threads: each waits for its own request. While
+        somebody leads, the leadership goes to the first one here, in order of arrival."""
+        self._led = False
 
     def __call__(self, work: Callable[[Connection], T]) -> T:
         request = _Request(work)
-        self._waiting.append(request)
-        with self._turn:
-            while not request.done:
-                self._serve()
+        with self._mutex:
+            self._waiting.append(request)
+            leads, self._led = not self._led, True
+        if not leads:
+            self._await_turn(request)
+        if not request.done:
+            self._lead()
         if request.error is not None:
             raise request.error
         return request.result  # type: ignore[return-value]
 
-    def _serve(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAXIMUM_BATCH))]
+    def _await_turn(self, request: _Request[Any]) -> None:
         try:
-            if len(batch) == 1 or not self._together(batch):
-                for request in batch:
-                    self._alone(request)
+            request.turn.wait()
+        except BaseException:  # interrupted: the others must not wait for this thread
+            with self._mutex:
+                leads = request.turn.is_set() and not request.done
+                if request in self._waiting:
+                    self._waiting.remove(request)
+                if leads:
+                    self._pass_on()
+            raise
+
+    def _lead(self) -> None:
+        with self._mutex:
+            batch = [
+                self._waiting.popleft() for _ in range(min(len(self._waiting), MAXIMUM_BATCH))
+            ]
+        try:
+            self._serve(batch)
         finally:
+            with self._mutex:
+                self._pass_on()
             for request in batch:
                 if not request.done:
                     request.error = StorageUnavailable(
                         "the write was interrupted before its commit; try again"
                     )
                     request.done = True
+                request.turn.set()
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting[0].turn.set()
+        else:
+            self._led = False
+
+    def _serve(self, batch: list[_Request[Any]]) -> None:
+        if len(batch) > 1 and self._together(batch):
+            return
+        for request in batch:
+            self._alone(request)
 
     def _together(self, batch: list[_Request[Any]]) -> bool:
         try:
