@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
+import socket
+import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from threading import Event
 
+import numpy as np
 import pytest
 from highdicom.sr import srread
+from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicomnode.errors import ReportUnbuildable
-from dicomnode.sr import ReportContent, build_heatmap, build_report, to_bytes
+from dicomnode.sr import ReportContent, build_heatmap, build_report, heatmap_pixels, to_bytes
+from tests.conftest import require_program
 from tests.peers.validators import dciodvfy_errors, pixelmed_errors_of
 from tests.unit.sr.examples import REFUSAL, content, evaluated, header, heatmap_content
 
@@ -163,6 +174,73 @@ def test_dciodvfy_accepts_heatmaps_on_real_and_on_hostile_headers(shared_data, t
         found |= {name: errors} if (errors := dciodvfy_errors(path)) else {}
     assert len(seen) > 30
     assert found == {}
+
+
+def test_orthanc_keeps_report_and_heatmap_in_one_study_and_draws_the_heatmap(tmp_path):
+    with _orthanc(tmp_path) as url:
+        report = _post(url, to_bytes(build_report(content())))
+        heatmap = _post(url, to_bytes(build_heatmap(heatmap_content())))
+        assert report["ParentStudy"] == heatmap["ParentStudy"]
+        tags = json.loads(_get(f"{url}/instances/{report['ID']}/simplified-tags"))
+        assert tags["SeriesDescription"] == "AI result - investigational, not for diagnostic use"
+        assert tags["ConceptNameCodeSequence"][0]["CodeValue"] == "126000"
+        with Image.open(BytesIO(_get(f"{url}/instances/{heatmap['ID']}/preview"))) as drawn:
+            assert np.array_equal(np.asarray(drawn), heatmap_pixels(heatmap_content()))
+
+
+@contextmanager
+def _orthanc(folder: Path) -> Iterator[str]:
+    program = require_program("Orthanc")
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        http, dicom = one.getsockname()[1], two.getsockname()[1]
+    settings = folder / "orthanc.json"
+    settings.write_text(
+        json.dumps(
+            {
+                "HttpPort": http,
+                "DicomPort": dicom,
+                "StorageDirectory": str(folder / "store"),
+                "IndexDirectory": str(folder / "store"),
+                "AuthenticationEnabled": False,
+                "RemoteAccessAllowed": False,
+                "Plugins": [],
+            }
+        )
+    )
+    log = (folder / "orthanc.log").open("wb")
+    with log, subprocess.Popen([program, str(settings)], stdout=log, stderr=log) as process:
+        try:
+            url = f"http://127.0.0.1:{http}"
+            _await(url, process, folder / "orthanc.log")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        try:
+            _get(f"{url}/system")
+        except (urllib.error.URLError, ConnectionError):
+            assert process.poll() is None, log.read_text()[-2000:]
+            Event().wait(0.1)
+        else:
+            return
+    pytest.fail(f"Orthanc did not answer: {log.read_text()[-2000:]}")
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def _post(url: str, data: bytes) -> dict[str, str]:
+    request = urllib.request.Request(f"{url}/instances", data=data, method="POST")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return dict(json.load(answer))
 
 
 def _headers(shared_data: Path) -> Iterator[tuple[str, Dataset]]:

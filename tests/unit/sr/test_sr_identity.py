@@ -133,6 +133,19 @@ def test_a_name_in_an_undeclared_character_set_is_not_guessed():
     assert str(report_of(source).PatientName) == ""
 
 
+def test_a_guess_that_pydicom_already_made_is_not_believed():
+    source = header(SpecificCharacterSet=None)
+    put_bytes(source, "PatientName", "Тестов^Тест".encode("cp1251"))
+    assert "Òåñòîâ" in str(source.PatientName)  # converted in place, as Latin-1
+    assert str(report_of(source).PatientName) == ""
+
+
+def test_the_default_repertoire_beside_a_code_extension_is_ascii():
+    source = header(SpecificCharacterSet=["", "ISO 2022 IR 87"])
+    put_bytes(source, "PatientName", b"caf\xe9")
+    assert str(report_of(source).PatientName) == ""
+
+
 def test_an_unknown_character_set_is_not_guessed():
     source = header(SpecificCharacterSet=None)
     put_bytes(source, "SpecificCharacterSet", b"KLINGON")
