@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
@@ -62,6 +63,10 @@ _REQUEST_TYPE_2: tuple[tuple[str, Check], ...] = (
     ("RequestedProcedureDescription", _long_string),
 )
 """Of an item of Referenced Request Sequence (PS3.3 C.17.2)."""
+
+
+_MOST_ITEMS = 32
+"""Of other patient IDs and of requests: a header with more is not telling of a study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +262,7 @@ def _requests(header: Header) -> Iterator[tuple[tuple[str, str], ...]]:
 def _unique(
     items: Iterator[tuple[tuple[str, str], ...]],
 ) -> tuple[tuple[tuple[str, str], ...], ...]:
-    return tuple(dict.fromkeys(items))
+    return tuple(islice(dict.fromkeys(islice(items, 1000)), _MOST_ITEMS))
 
 
 def _orientation(dataset: Dataset) -> tuple[str, str] | None:

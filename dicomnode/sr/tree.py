@@ -46,11 +46,12 @@ def measurement_report(
     content: ReportContent, images: Sequence[ImageReference]
 ) -> sr.MeasurementReport:
     """The whole tree; `images` are in the order of the outcomes."""
+    newest_version = max((card.model_version for card in content.answering_cards()), default=0)
     report = sr.MeasurementReport(
         observation_context=_observation_context(content),
         procedure_reported=_IMAGING_PROCEDURE,
         imaging_measurements=[
-            _measurement_group(number, content, image, outcome)
+            _measurement_group(number, content, image, outcome, newest_version=newest_version)
             for number, (image, outcome) in enumerate(
                 zip(images, content.outcomes, strict=True), start=1
             )
@@ -125,13 +126,18 @@ def _observer(*, uid: str, manufacturer: str, model_name: str, version: str) -> 
 
 
 def _measurement_group(
-    number: int, content: ReportContent, image: ImageReference, outcome: Outcome
+    number: int,
+    content: ReportContent,
+    image: ImageReference,
+    outcome: Outcome,
+    *,
+    newest_version: int,
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     if isinstance(outcome, NotEvaluated):
         return _refusal(number, image, outcome)
     card = content.card(outcome)
     group = _result(number, image, outcome, card)
-    if card.device_uid != content.answering_cards()[0].device_uid:
+    if card.model_version != newest_version:
         group[0].ContentSequence[2:2] = list(_device(card))  # after the tracking identifiers
     return group
 

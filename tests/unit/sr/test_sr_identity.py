@@ -254,6 +254,16 @@ def test_other_patient_ids_are_carried_only_whole():
     assert [item.PatientID for item in ds.OtherPatientIDsSequence] == ["X9"]
 
 
+def test_a_header_cannot_fill_the_report_with_requests():
+    requests = []
+    for number in range(200):
+        item = Dataset()
+        item.RequestedProcedureID = f"RP-{number}"
+        requests.append(item)
+    ds = report_of(header(RequestAttributesSequence=requests))
+    assert len(ds.ReferencedRequestSequence) == 32
+
+
 def test_nothing_else_of_the_header_is_copied():
     source = header(PatientComments="free text", PatientAddress="1 Street", OperatorsName="A^B")
     source.add_new(0x00111001, "LO", "private")
