@@ -1,9 +1,9 @@
 """The DICOM network: the only package that speaks DIMSE.
 
 Receives instances (`scp.StorageScp`) and sends documents (`scu.DimseDestination`).
-The acceptor's side of the upper layer (PS3.8) is our own, because an image has to go
-from the socket to the disk without being held, decoded or encoded again; the requestor's
-side is pynetdicom's. What a peer sends is checked here, at the edge: past `accept`,
+The upper layer (PS3.8) and the message exchange (PS3.7) are our own, because an image has
+to go between socket and disk without being held, decoded or encoded again; the tests hold
+them against pynetdicom and DCMTK. What a peer sends is checked here, at the edge: past `accept`,
 UIDs are UIDs and files are complete. Pixel data is never looked at.
 
 ::
@@ -15,9 +15,11 @@ UIDs are UIDs and files are complete. Pixel data is never looked at.
     ├── message, command       fragments -> command sets and data sets (PS3.7)
     └── store, verification    what a message is answered with
         └── part_ten, header, uid
-    scu          associations that we request
+    scu          what we send
+    └── requestor              the upper layer's states of an association we ask for
 """
 
 from dicomnode.dimse.scp import StorageScp
+from dicomnode.dimse.scu import DimseDestination, SendResult, echo, send_files
 
-__all__ = ["StorageScp"]
+__all__ = ["DimseDestination", "SendResult", "StorageScp", "echo", "send_files"]

@@ -116,11 +116,6 @@ def encode_accept(
     implementation_version_name: str,
 ) -> bytes:
     """The A-ASSOCIATE-AC that answers `request` with one answer per proposed context."""
-    user_information = (
-        _item(_MAXIMUM_LENGTH_ITEM, struct.pack(">I", maximum_length))
-        + _item(_IMPLEMENTATION_CLASS_UID_ITEM, implementation_class_uid.encode())
-        + _item(_IMPLEMENTATION_VERSION_NAME_ITEM, implementation_version_name.encode())
-    )
     body = b"".join(
         [
             struct.pack(">Hxx", PROTOCOL_VERSION),
@@ -128,10 +123,81 @@ def encode_accept(
             bytes(32),
             _item(_APPLICATION_CONTEXT_ITEM, APPLICATION_CONTEXT.encode()),
             *(_encode_answer(answer) for answer in answers),
-            _item(_USER_INFORMATION_ITEM, user_information),
+            _user_information(
+                maximum_length, implementation_class_uid, implementation_version_name
+            ),
         ]
     )
     return HEADER.pack(PduType.A_ASSOCIATE_AC, len(body)) + body
+
+
+def encode_request(
+    *,
+    called_ae_title: str,
+    calling_ae_title: str,
+    contexts: Sequence[ProposedContext],
+    maximum_length: int,
+    implementation_class_uid: str,
+    implementation_version_name: str,
+) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2). The AE titles are valid (PS3.5 6.2)."""
+    body = b"".join(
+        [
+            struct.pack(">Hxx", PROTOCOL_VERSION),
+            called_ae_title.encode("ascii").ljust(16),
+            calling_ae_title.encode("ascii").ljust(16),
+            bytes(32),
+            _item(_APPLICATION_CONTEXT_ITEM, APPLICATION_CONTEXT.encode()),
+            *(_encode_proposal(context) for context in contexts),
+            _user_information(
+                maximum_length, implementation_class_uid, implementation_version_name
+            ),
+        ]
+    )
+    return HEADER.pack(PduType.A_ASSOCIATE_RQ, len(body)) + body
+
+
+def decode_accept(data: bytes) -> tuple[tuple[ContextAnswer, ...], int]:
+    """The answers in an A-ASSOCIATE-AC (without its header), and the peer's maximum length.
+
+    Raises `ProtocolViolation`.
+    """
+    if len(data) < _FIXED.size:
+        raise _violation(f"is {len(data)} bytes long, expected at least {_FIXED.size}")
+    answers = []
+    maximum_length = 0
+    for kind, body in _items(data[_FIXED.size :]):
+        if kind == _CONTEXT_AC_ITEM:
+            answers.append(_decode_answer(body))
+        elif kind == _USER_INFORMATION_ITEM:
+            maximum_length = _decode_maximum_length(body)
+    return tuple(answers), maximum_length
+
+
+def _encode_proposal(context: ProposedContext) -> bytes:
+    body = bytes((context.context_id, 0, 0, 0))
+    body += _item(_ABSTRACT_SYNTAX_ITEM, context.abstract_syntax.encode())
+    for syntax in context.transfer_syntaxes:
+        body += _item(_TRANSFER_SYNTAX_ITEM, syntax.encode())
+    return _item(_CONTEXT_RQ_ITEM, body)
+
+
+def _decode_answer(body: bytes) -> ContextAnswer:
+    if len(body) < 4:
+        raise _violation("holds a presentation context that is too short")
+    syntaxes = [_uid_text(value) for kind, value in _items(body[4:])]
+    return ContextAnswer(
+        context_id=body[0], result=body[2], transfer_syntax=syntaxes[0] if syntaxes else ""
+    )
+
+
+def _user_information(maximum_length: int, class_uid: str, version_name: str) -> bytes:
+    return _item(
+        _USER_INFORMATION_ITEM,
+        _item(_MAXIMUM_LENGTH_ITEM, struct.pack(">I", maximum_length))
+        + _item(_IMPLEMENTATION_CLASS_UID_ITEM, class_uid.encode())
+        + _item(_IMPLEMENTATION_VERSION_NAME_ITEM, version_name.encode()),
+    )
 
 
 def _decode_context(body: bytes) -> ProposedContext:
@@ -201,5 +267,5 @@ def _ae_title(value: bytes) -> str:
 
 def _violation(finding: str) -> ProtocolViolation:
     return ProtocolViolation(
-        AbortReason.INVALID_PDU_PARAMETER_VALUE, f"the A-ASSOCIATE-RQ {finding}"
+        AbortReason.INVALID_PDU_PARAMETER_VALUE, f"the A-ASSOCIATE PDU {finding} (PS3.8 9.3)"
     )

@@ -311,7 +311,11 @@ class Association:
         if time.monotonic() > self._deadline:
             raise PeerSilent(f"no complete PDU within {self._timeout:g} s")
         try:
-            return self._socket.recv_into(view)
+            received = self._socket.recv_into(view)
+            # a sender with Nagle's algorithm waits for our acknowledgement of its command
+            # before it sends the data set; the kernel would delay that by 40 ms
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            return received
         except TimeoutError as error:
             raise PeerSilent(f"nothing arrived within {self._timeout:g} s") from error
         except OSError as error:

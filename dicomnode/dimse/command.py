@@ -43,6 +43,7 @@ class CommandSet:
     error_comment: str | None = None
     affected_sop_instance_uid: str | None = None
     requested_sop_instance_uid: str | None = None
+    priority: int | None = None
     event_type_id: int | None = None
     action_type_id: int | None = None
 
@@ -68,6 +69,7 @@ _NUMBERS: Final = {
     0x0100: "command_field",
     0x0110: "message_id",
     0x0120: "message_id_being_responded_to",
+    0x0700: "priority",
     0x0800: "command_data_set_type",
     0x0900: "status",
     0x1002: "event_type_id",

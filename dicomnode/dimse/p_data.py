@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from dicomnode.dimse.inflow import Inflow
 from dicomnode.dimse.pdu import HEADER, PduType
@@ -79,3 +79,20 @@ def encode_fragments(
             + _ITEM.pack(len(piece) + 2, context_id, control)
             + piece
         )
+
+
+def encode_stream(context_id: int, data: BinaryIO, *, maximum_length: int) -> Iterator[bytes]:
+    """As `encode_fragments`, of a data set that is read piece by piece."""
+    size = max(maximum_length - _ITEM.size, _LEAST_FRAGMENT)
+    piece = data.read(size)
+    while True:
+        following = data.read(size)
+        control = 0 if following else _IS_LAST
+        yield (
+            HEADER.pack(PduType.P_DATA_TF, _ITEM.size + len(piece))
+            + _ITEM.pack(len(piece) + 2, context_id, control)
+            + piece
+        )
+        if not following:
+            return
+        piece = following

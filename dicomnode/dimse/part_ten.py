@@ -6,12 +6,16 @@ import hashlib
 import os
 import struct
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
+from dicomnode.dimse.elements import ElementWalk
 from dicomnode.dimse.implementation import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
 )
+from dicomnode.dimse.uid import parse_uid
+from dicomnode.errors import NotAnInstance
 
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sxxI")
@@ -42,6 +46,65 @@ def _short(element: int, vr: bytes, text: str) -> bytes:
     value = text.encode("ascii")
     value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
     return _SHORT.pack(2, element, vr, len(value)) + value
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileMeta:
+    """What a Part 10 file says of itself, and where its data set begins."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data_set_offset: int
+
+
+def read_file_meta(path: Path) -> FileMeta:
+    """The file meta information of `path`. Raises `NotAnInstance`, or `OSError`."""
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            raise NotAnInstance(
+                f"{path.name} is not a DICOM file: no DICM prefix at byte 128 (PS3.10 7.1)"
+            )
+
+        def read_at(offset: int, count: int) -> bytes:
+            return os.pread(file.fileno(), count, offset)
+
+        found, offset = _walk_file_meta(
+            ElementWalk(read_at, is_implicit=False, order="<", start=132)
+        )
+    return FileMeta(
+        sop_class_uid=parse_uid(
+            found.get(0x0002, b""), what="(0002,0002) Media Storage SOP Class UID"
+        ),
+        sop_instance_uid=parse_uid(
+            found.get(0x0003, b""), what="(0002,0003) Media Storage SOP Instance UID"
+        ),
+        transfer_syntax_uid=parse_uid(
+            found.get(0x0010, b""), what="(0002,0010) Transfer Syntax UID"
+        ),
+        data_set_offset=offset,
+    )
+
+
+def _walk_file_meta(walk: ElementWalk) -> tuple[dict[int, bytes], int]:
+    """Values of group 0002 and the position behind it: where (0002,0000) says, or, when it
+    is missing or 0, before the first element of another group."""
+    found: dict[int, bytes] = {}
+    end: int | None = None
+    while True:
+        start = walk.position
+        if end is not None and start >= end:
+            return found, start
+        element = walk.next_element()
+        if element is None or element.tag >> 16 != 0x0002:
+            return found, start
+        number = element.tag & 0xFFFF
+        if number in (0x0000, 0x0002, 0x0003, 0x0010):
+            found[number] = walk.value(element)
+        else:
+            walk.skip(element)
+        if number == 0 and (length := int.from_bytes(found[0], "little")):
+            end = walk.position + length
 
 
 class PartTenFile:

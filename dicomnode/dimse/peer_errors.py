@@ -66,3 +66,27 @@ class NodeStopping(AssociationEnded):
     """This node shuts down; answered with an A-ABORT."""
 
     code = "stopping"
+
+
+class AssociationRejected(AssociationEnded):
+    """The peer answered our request with an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+
+    code = "rejected_by_peer"
+
+    def __init__(self, result: int, source: int, reason: int) -> None:
+        text = _REJECTIONS.get((source, reason), f"source {source}, reason {reason}")
+        super().__init__(f"the peer rejected the association: {text}")
+        self.is_transient = result == _REJECTED_TRANSIENT
+
+
+_REJECTED_TRANSIENT = 2
+_REJECTIONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognized; ask its administrator to register it",
+    (1, 7): "called AE title not recognized; check the destination's ae_title",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from dicomnode.config import DimseSettings
 from dicomnode.dimse.association import Acceptor, Association
@@ -25,6 +26,12 @@ LOBBY = 16
 """Connections, beside the associations, that may be asking, being told no, or leaving."""
 
 _BACKLOG = 128
+_LEAVING_SECONDS = 1.0
+
+
+class _Connection(NamedTuple):
+    association: Association
+    thread: threading.Thread
 
 
 class StorageScp:
@@ -80,6 +87,7 @@ class StorageScp:
         self._associations: set[Association] = set()
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._port: int = settings.port
 
     @property
     def listening(self) -> bool:
@@ -89,9 +97,7 @@ class StorageScp:
     @property
     def port(self) -> int:
         """The port that is listened on (of use when the settings say 0)."""
-        if self._listener is None:
-            return self._settings.port
-        return int(self._listener.getsockname()[1])
+        return self._port
 
     def start(self) -> None:
         """Listen. Raises `ConfigError` when the address cannot be had."""
@@ -106,6 +112,7 @@ class StorageScp:
                     "change dimse.host or dimse.port, or stop what uses it"
                 ]
             ) from error
+        self._port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._listen, name="storage-scp", daemon=True)
         self._thread.start()
         log.info("scp.listening", host=host, port=self.port, ae_title=self._settings.ae_title)
@@ -155,20 +162,30 @@ class StorageScp:
             target=self._run, args=(association,), name=f"association-{number}", daemon=True
         )
         with self._lock:
-            crowded = len(self._connections) >= self._settings.maximum_associations + LOBBY
-            waiting = [a for a in self._connections if a not in self._associations]
-            overrun = len(waiting) >= 2 * LOBBY + self._settings.maximum_associations
-            if not overrun:
-                self._connections[association] = thread
-        if overrun:
+            evicted = self._evict()
+            self._connections[association] = thread
+        if evicted is not None:
             self._metrics.associations_rejected.labels("too_many_connections").inc()
+            evicted.association.cut()
+            # cut, it ends at once; waiting for it keeps the number of threads bounded
+            evicted.thread.join(_LEAVING_SECONDS)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # no more threads to be had: this peer has to come again, the others stay
+            log.error("scp.accept_failed", why=str(error))
+            with self._lock:
+                self._connections.pop(association, None)
             connection.close()
-            return
-        if crowded and waiting:
-            # the oldest has had its chance: silent connections cannot keep speaking ones out
-            self._metrics.associations_rejected.labels("too_many_connections").inc()
-            waiting[0].cut()
-        thread.start()
+
+    def _evict(self) -> _Connection | None:
+        """When the lobby is full, the connection that has been in it for longest: silent ones
+        cannot keep a speaking one out."""
+        if len(self._connections) < self._settings.maximum_associations + LOBBY:
+            return None
+        waiting = (a for a in self._connections if a not in self._associations)
+        oldest = next(waiting, None)
+        return None if oldest is None else _Connection(oldest, self._connections[oldest])
 
     def _run(self, association: Association) -> None:
         try:
