@@ -11,8 +11,8 @@ image with bright lungs correlates negatively.
 
 It tells gross errors (another body part, a wrong polarity, a screen shot, an image on its
 side) from chests; it does not tell a good chest from a bad one, nor upright from upside
-down for certain. 98 % of 368 radiographs from nine sources pass, opaque lungs included; 95 % of
-the same images with inverted polarity fail.
+down for certain. Of 368 radiographs from several hospitals 98 % pass, lungs white with
+pneumonia included; with inverted polarity under 1 % do, turned on their side 1 %.
 """
 
 from __future__ import annotations

@@ -18,11 +18,14 @@ from pydicom import encaps
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGExtended12Bit, RLELossless
 
 from dicomnode.imaging import codestream
 from dicomnode.imaging.elements import undecodable, value
 from dicomnode.imaging.limits import PixelDescription, is_encapsulated
+
+_RETIRED_JPEG = {f"1.2.840.10008.1.2.4.{process}" for process in (52, 53, 54, 55)}
+"""Spectral selection and full progression: retired, and within what libjpeg decodes."""
 
 Words = NDArray[np.unsignedinteger[Any]]
 
@@ -112,7 +115,7 @@ def _is_word_string(ds: Dataset) -> bool:
 def _compressed(ds: Dataset, description: PixelDescription) -> StoredFrame:
     syntax = description.transfer_syntax
     try:
-        decoder = get_decoder(syntax)
+        decoder = get_decoder(JPEGExtended12Bit if syntax in _RETIRED_JPEG else syntax)
     except NotImplementedError as error:
         raise undecodable(
             ds, "no decoder for this transfer syntax; take it out of the accepted ones"

@@ -88,6 +88,7 @@ class SandboxPreparer:
             return
         self._closed.set()
         deadline = time.monotonic() + _CLOSE_SECONDS
+        taken = []
         for _ in self._slots:
             try:
                 slot = self._free.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -95,6 +96,9 @@ class SandboxPreparer:
                 self._kill_all()
                 slot = self._free.get(timeout=_KILLED_SECONDS)
             _stop(slot)
+            taken.append(slot)
+        for slot in taken:  # whoever waits for one wakes, and is refused
+            self._free.put_nowait(slot)
 
     def _kill_all(self) -> None:
         for slot in self._slots:
