@@ -7,7 +7,8 @@ this node, to Orthanc and to pynetdicom's own storescp, one after the other on t
 machine, each with an empty store per run; the runs are interleaved and the medians
 printed. This node and Orthanc fsync before they acknowledge; storescp does not (and
 indexes nothing), so it is here for the cost of the network side only. All three may
-receive PDUs of 128 KiB.
+receive PDUs of 128 KiB. TCP_NODELAY=1 is set for DCMTK's code, the sender's and Orthanc's:
+without it Nagle's algorithm and delayed acknowledgements cost Orthanc 40 ms per image.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ ROWS = (
 )
 REPEATS = 3
 MAXIMUM_PDU = 131072
+NO_DELAY = os.environ | {"TCP_NODELAY": "1"}
 START_SECONDS = 20.0
 RUN_SECONDS = 120.0
 COMPUTED_RADIOGRAPHY = "1.2.840.10008.5.1.4.1.1.1"
@@ -98,7 +100,8 @@ def _seconds(server: Callable[[Path], object], batches: list[list[Path]], folder
         senders = [
             subprocess.Popen(
                 ["/usr/bin/dcmsend", "-q", "-aec", "DICOMNODE", "127.0.0.1", str(port)]
-                + [str(path) for path in batch]
+                + [str(path) for path in batch],
+                env=NO_DELAY,
             )
             for batch in batches
         ]
@@ -171,7 +174,7 @@ SERVERS: dict[str, Callable[[Path], object]] = {
 def _child(command: list[str], port: int, root: Path) -> Iterator[None]:
     with (
         (root / "log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as process,
+        subprocess.Popen(command, stdout=log, stderr=log, env=NO_DELAY) as process,
     ):
         try:
             _await_listener(port, process)

@@ -19,6 +19,7 @@ from dicomnode.errors import NotAnInstance
 
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sxxI")
+_WRITE_BACK_BYTES = 256 * 1024
 
 
 def encode_file_meta(
@@ -120,6 +121,7 @@ class PartTenFile:
         self._data_set_start = len(file_meta)
         self._hash = hashlib.sha256()
         self.size = 0
+        self._on_its_way = 0
         try:
             self._append(memoryview(file_meta))
         except OSError:
@@ -129,6 +131,8 @@ class PartTenFile:
     def write(self, data: memoryview) -> None:
         self._append(data)
         self._hash.update(data)
+        if self.size - self._on_its_way >= _WRITE_BACK_BYTES:
+            self._start_write_back()
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes of the data set."""
@@ -146,6 +150,14 @@ class PartTenFile:
         """Close and remove; no error when it is gone."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+    def _start_write_back(self) -> None:
+        """Let the disk begin while the rest arrives, so that the fsync before the answer finds
+        little left to do. On Linux this advice starts writing dirty pages and waits for
+        nothing; they are not dropped, for they are not clean yet."""
+        length = self.size - self._on_its_way
+        os.posix_fadvise(self._fd, self._on_its_way, length, os.POSIX_FADV_DONTNEED)
+        self._on_its_way = self.size
 
     def _append(self, data: memoryview) -> None:
         while data:
