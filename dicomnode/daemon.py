@@ -220,7 +220,7 @@ def build(settings: Settings) -> Node:
         preparer=preparer,
         predictor=predictor,
         model_server=build_model_server(settings),
-        threads=[part.thread for part in (*workers, *deliveries)],
+        threads=[*(w.thread for w in workers), *(d.thread for d in deliveries)],
         deliveries=deliveries,
         scp=StorageScp(
             settings.dimse,

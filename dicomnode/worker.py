@@ -10,6 +10,7 @@ import enum
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -238,7 +239,7 @@ class Worker:
         return error
 
 
-def job_context(job: Job) -> structlog.contextvars.bound_contextvars:
+def job_context(job: Job) -> AbstractContextManager[None]:
     """What every event about a job carries."""
     facts: dict[str, Any] = {
         "job_id": job.id,

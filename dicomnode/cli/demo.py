@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -74,15 +74,15 @@ port = {web_port}
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Study:
     """A phantom study and the truth about it."""
 
     seed: int
     positive: bool
-    photometric_interpretation: str
+    photometric_interpretation: Literal["MONOCHROME1", "MONOCHROME2"]
     transfer_syntax_uid: str
-    sop_class: str
+    sop_class: Literal["CR", "DX"]
 
     @property
     def described(self) -> str:
@@ -97,24 +97,13 @@ JPEG_2000, RLE, JPEG_LS = (
     "1.2.840.10008.1.2.4.80",
 )
 
-STUDIES = tuple(
-    Study(
-        seed=9000 + number,
-        positive=positive,
-        photometric_interpretation=photometric,
-        transfer_syntax_uid=syntax,
-        sop_class=sop_class,
-    )
-    for number, (positive, photometric, syntax, sop_class) in enumerate(
-        [
-            (True, "MONOCHROME2", EXPLICIT, "DX"),
-            (False, "MONOCHROME1", EXPLICIT, "CR"),
-            (True, "MONOCHROME1", JPEG_2000, "DX"),
-            (False, "MONOCHROME2", RLE, "CR"),
-            (True, "MONOCHROME2", IMPLICIT, "CR"),
-            (False, "MONOCHROME2", JPEG_LS, "DX"),
-        ]
-    )
+STUDIES = (
+    Study(9000, True, "MONOCHROME2", EXPLICIT, "DX"),
+    Study(9001, False, "MONOCHROME1", EXPLICIT, "CR"),
+    Study(9002, True, "MONOCHROME1", JPEG_2000, "DX"),
+    Study(9003, False, "MONOCHROME2", RLE, "CR"),
+    Study(9004, True, "MONOCHROME2", IMPLICIT, "CR"),
+    Study(9005, False, "MONOCHROME2", JPEG_LS, "DX"),
 )
 
 
@@ -164,11 +153,10 @@ def _write_phantoms(data: Path, progress: Progress) -> None:
     task = progress.add_task(f"generating {total} phantoms to learn from", total=total)
     write_training_folder(
         data,
-        _TRAINING_PHANTOMS_PER_CLASS,
-        _SEED,
-        progress=lambda *_: progress.advance(task),
+        count_per_class=_TRAINING_PHANTOMS_PER_CLASS,
+        seed=_SEED,
+        progress=lambda done, _: progress.update(task, completed=done),
     )
-    progress.update(task, completed=total)
 
 
 def _train(data: Path, base: Path, progress: Progress, log_path: Path) -> None:

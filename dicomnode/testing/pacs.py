@@ -28,7 +28,6 @@ class ReceivingPacs:
         self.received: dict[str, Dataset] = {}
         self.stores = 0
         """C-STORE requests that were answered, repeated ones included."""
-        self._server: object | None = None
         self.port = 0
 
     def start(self, port: int = 0) -> None:
@@ -36,7 +35,8 @@ class ReceivingPacs:
         server = self._ae.start_server(
             ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
         )
-        self._server = server
+        if server is None:
+            raise RuntimeError("pynetdicom started no server")
         self.port = server.server_address[1]
 
     def stop(self) -> None:
