@@ -6,6 +6,7 @@ steps ask for the elements that they need and say which one is wrong.
 
 from __future__ import annotations
 
+import errno
 import io
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from dicomnode.imaging.elements import value
 
 _PREFIX_END = 132
 _CHUNK = 1 << 20
+_STORAGE_FAILURES = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV}
+"""What a file system says when it fails; a malformed length gives EINVAL or none."""
 
 MAXIMUM_INFLATED_BYTES = 512 * 1024 * 1024
 """Default bound on what a deflated data set may grow to."""
@@ -37,7 +40,7 @@ def read_instance(
     further; the result keeps its original transfer syntax in `file_meta`.
 
     Raises `NotAnInstance` when the stream is no DICOM file, cannot be parsed, inflates
-    beyond the bound, or names no SOP class.
+    beyond the bound, or names no SOP class; OSError when the stream itself cannot be read.
     """
     if stream.read(_PREFIX_END)[-4:] != b"DICM":
         raise NotAnInstance("not a DICOM file: no 'DICM' prefix at byte 128 (PS3.10 7.1)")
@@ -71,8 +74,8 @@ def _parsing() -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # the storage failed, not the data set; pydicom's own have no errno
+        if isinstance(error, OSError) and error.errno in _STORAGE_FAILURES:
+            raise
         raise NotAnInstance(
             f"the data set cannot be parsed ({type(error).__name__}); "
             "check the file with dcmdump or send it again"
