@@ -75,14 +75,12 @@ def test_replaced_files_change_the_stamp(tmp_path: Path) -> None:
 
 
 def test_the_flags_of_tensorflow_model_server_are_understood() -> None:
-    options = parse(
-        (
-            "--port=8510 --rest_api_port 8511 -model_name=covid19 --model_base_path=/m"
-            " --enable_batching=false --max_batch_size=4 --batch_timeout_micros=500"
-            " --file_system_poll_wait_seconds=2 --grpc_max_threads=32"
-            " --rest_api_timeout_in_ms=1000 --tensorflow_intra_op_parallelism=2 --parent_pipe"
-        ).split()
-    )
+    flags = ["--port=8510", "--rest_api_port", "8511", "-model_name=covid19"]
+    flags += ["--model_base_path=/m", "--enable_batching=false", "--max_batch_size=4"]
+    flags += ["--batch_timeout_micros=500", "--file_system_poll_wait_seconds=2"]
+    flags += ["--grpc_max_threads=32", "--rest_api_timeout_in_ms=1000"]
+    flags += ["--tensorflow_intra_op_parallelism=2", "--parent_pipe"]
+    options = parse(flags)
     assert (options.port, options.rest_api_port, options.model_name) == (8510, 8511, "covid19")
     assert (options.enable_batching, options.max_batch_size) == (False, 4)
     assert options.intra_op_parallelism == 2
