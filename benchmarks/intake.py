@@ -5,8 +5,9 @@
 Sends generated uncompressed CR images with DCMTK's dcmsend over 1 and 4 associations to
 this node, to Orthanc and to pynetdicom's own storescp, one after the other on the same
 machine, each with an empty store per run; the runs are interleaved and the medians
-printed. This node and Orthanc fsync before they acknowledge; storescp does not (and
-indexes nothing), so it is here for the cost of the network side only. All three may
+printed. Before it acknowledges, this node has synced the file, its folder and the index;
+Orthanc the file, not the index (SQLite in WAL mode, synchronous=NORMAL); storescp nothing,
+and it has no index: it is here for the cost of the network side only. All three may
 receive PDUs of 128 KiB. TCP_NODELAY=1 is set for DCMTK's code, the sender's and Orthanc's:
 without it Nagle's algorithm and delayed acknowledgements cost Orthanc 40 ms per image.
 """

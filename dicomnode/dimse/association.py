@@ -100,10 +100,10 @@ class Association:
         try:
             self._serve_connection()
         except AssociationEnded as ended:
+            self._abandon()
             self._end(NodeStopping("this node stops") if self._is_stop(ended) else ended)
         finally:
-            if self._reader is not None:
-                self._reader.abandon()
+            self._abandon()
             self._acceptor.leave_place(self)
             self._linger()
             self._socket.close()
@@ -256,6 +256,11 @@ class Association:
             self._send(pdu)
 
     # ------------------------------------------------------------------ the end
+
+    def _abandon(self) -> None:
+        """Nothing half received stays, and nothing does when the peer hears of the end."""
+        if self._reader is not None:
+            self._reader.abandon()
 
     def _end(self, ended: AssociationEnded) -> None:
         """Answer what ended the association, if it can be answered, and tell why."""

@@ -50,7 +50,8 @@ class Reception(Protocol):
         """The next bytes of the data set; they are gone when this returns."""
 
     def finish(self) -> Iterable[Response]:
-        """The message is complete; what to answer."""
+        """The message is complete; what to answer. Consumed to its end, each response being
+        sent before the next is asked for."""
 
     def abandon(self) -> None:
         """The rest will never come: leave nothing behind."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,7 +112,7 @@ class _StoreReception:
             self._discard()
             self._refused = _out_of_resources(error)
 
-    def finish(self) -> Iterable[Response]:
+    def finish(self) -> Iterator[Response]:
         comment = None
         try:
             status = self._decide()
@@ -125,8 +125,11 @@ class _StoreReception:
                 self._file.close()
         if status != StorageStatus.SUCCESS:
             self._discard()
-        self._tell(status, comment)
-        return [Response(command=self._request.command.response(status, error_comment=comment))]
+        try:
+            yield Response(command=self._request.command.response(status, error_comment=comment))
+        finally:
+            # after the answer is out, or has failed: the peer need not wait for our log
+            self._tell(status, comment)
 
     def abandon(self) -> None:
         self._discard()
