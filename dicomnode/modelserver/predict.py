@@ -86,8 +86,14 @@ def status(models: Models, request: Any) -> Any:
 
 
 def version_of(spec: Any) -> int | None:
-    """The version that a ModelSpec names; None for the newest."""
-    return int(spec.version.value) if spec.WhichOneof("version_choice") == "version" else None
+    """The version that a ModelSpec names; None for the newest.
+
+    Versions start at 1. ovmsclient says 0 when its caller named none, and OpenVINO's
+    model server takes that for the newest, as this one does.
+    """
+    if spec.WhichOneof("version_choice") != "version":
+        return None
+    return int(spec.version.value) or None
 
 
 def _array(alias: str, proto: Any) -> Any:
