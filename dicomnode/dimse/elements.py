@@ -134,10 +134,8 @@ class ElementWalk:
         return Element(tag, length, vr == b"UN" and length == _UNDEFINED)
 
     def _advance(self, element: Element) -> None:
-        """Behind a value; its last byte is read, so that a length beyond the end is seen."""
-        if element.length:
-            self._position += element.length - 1
-            self._read(1, element)
+        """Behind a value. A length beyond the end is seen by whoever looks for more."""
+        self._position += element.length
 
     def _read(self, count: int, element: Element) -> bytes:
         data = self._peek(count)[:count]
