@@ -41,11 +41,21 @@ def node(
 
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> MakePhantom:
-    """Study Instance UID and file of the phantom with a number; each is made once."""
+    """Study Instance UID and file of the phantom with a number; each is another patient.
+
+    Two films serve all of them, so that making one takes no time.
+    """
     folder = tmp_path_factory.mktemp("phantoms")
+    films = [phantom_dataset(7000 + film, film == 0, rows=320, columns=320) for film in (0, 1)]
 
     def make(number: int) -> tuple[str, Path]:
-        dataset = phantom_dataset(7000 + number, number % 2 == 0, rows=320, columns=320)
+        dataset = films[number % 2]
+        dataset.PatientID = f"PHANTOM-{number}"
+        dataset.PatientName = f"PHANTOM^{number}"
+        dataset.StudyInstanceUID = f"2.25.{7_000_000 + number}"
+        dataset.SeriesInstanceUID = f"2.25.{8_000_000 + number}"
+        dataset.SOPInstanceUID = f"2.25.{9_000_000 + number}"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         path = folder / f"{number}.dcm"
         if not path.exists():
             path.write_bytes(part10_bytes(dataset))
