@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from dicomnode import retry
-from dicomnode.errors import DicomnodeError, OutageError, UndecodableImage
+from dicomnode.errors import DicomnodeError, NotAnInstance, OutageError, UndecodableImage
 from dicomnode.findings import NotEvaluated, Reason
 from dicomnode.jobs import Job, JobKind
 from dicomnode.logs import get_logger
@@ -100,7 +100,7 @@ def describe(error: Exception) -> tuple[str, str]:
 
 def _refusal(error: Exception) -> NotEvaluated:
     message, _ = describe(error)
-    if isinstance(error, UndecodableImage):
+    if isinstance(error, UndecodableImage | NotAnInstance):
         return NotEvaluated(reason=Reason.UNDECODABLE, detail=message)
     return NotEvaluated(reason=Reason.INFERENCE_FAILED, detail=message)
 

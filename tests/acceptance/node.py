@@ -24,6 +24,7 @@ from dicomnode.testing.saved_models import tiny_card
 SETTINGS = """
 [dimse]
 port = {dimse_port}
+storage_sop_classes = {sop_classes}
 [[dimse.peers]]
 name = "xray1"
 ae_title = "XRAY1"
@@ -86,6 +87,7 @@ class RunningNode:
         idle_seconds: float = 0.2,
         minimum_free_bytes: int = 1_000_000,
         versions: tuple[int, ...] = (1,),
+        sop_classes: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.port, self.web_port = free_ports(2)
@@ -96,6 +98,7 @@ class RunningNode:
                 dimse_port=self.port,
                 web_port=self.web_port,
                 targets=json.dumps(targets),
+                sop_classes=json.dumps(sop_classes),
                 idle_seconds=idle_seconds,
                 minimum_free_bytes=minimum_free_bytes,
                 destinations="" if pacs_port is None else DESTINATION.format(port=pacs_port),
