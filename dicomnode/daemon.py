@@ -7,6 +7,9 @@ storage-scp, worker-1, reporter, delivery-<destination>, web, model-server.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import signal
 import socket
@@ -30,15 +33,20 @@ from dicomnode.retry import RetryPolicy
 from dicomnode.sandbox import SandboxPreparer
 from dicomnode.serving import DirectoryModelCards, ServingClient
 from dicomnode.serving.embedded import EmbeddedModelServer
+from dicomnode.sr import release_tables
 from dicomnode.storage import Storage, open_storage
 from dicomnode.views import Views
 from dicomnode.web import Health, WebServer, build_app
-from dicomnode.worker import Bell, FailureDesk, JobThread, Worker
+from dicomnode.worker import Bell, FailureDesk, JobThread, Siesta, Worker
 
 log = get_logger(__name__)
 
 STOP_SECONDS = 20.0
 """How long an orderly stop waits for the work in hand."""
+
+
+SIESTA_SECONDS = 10.0
+"""Silence after which memory that only work needs is given back."""
 
 
 def utc_now() -> datetime:
@@ -64,6 +72,7 @@ class Node:
     threads: list[JobThread]
     deliveries: list[DeliveryWorker]
     scp: StorageScp
+    siesta: Siesta
     web: WebServer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +98,7 @@ class Node:
             self.model_server.start()
         for thread in self.threads:
             thread.start()
+        self.siesta.start()
         self.scp.start()
         log.info(
             "node.started",
@@ -104,6 +114,7 @@ class Node:
             thread.stopping.set()
         for thread in self.threads:
             thread.stop(STOP_SECONDS)
+        self.siesta.stop()
         self.predictor.close()
         self.preparer.close()
         if self.model_server is not None:
@@ -222,6 +233,7 @@ def build(settings: Settings) -> Node:
         model_server=build_model_server(settings),
         threads=[*(w.thread for w in workers), *(d.thread for d in deliveries)],
         deliveries=deliveries,
+        siesta=Siesta(bell=bell, rest=give_memory_back, silence_seconds=SIESTA_SECONDS),
         scp=StorageScp(
             settings.dimse,
             incoming=storage.files.incoming,
@@ -230,6 +242,15 @@ def build(settings: Settings) -> Node:
             metrics=metrics,
         ),
     )
+
+
+def give_memory_back() -> None:
+    """Drop what can be read again, and return freed pages to the system (glibc keeps
+    them in every thread's arena otherwise)."""
+    release_tables()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def build_preparer(settings: Settings) -> SandboxPreparer:

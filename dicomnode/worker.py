@@ -52,6 +52,34 @@ class Bell:
             self._condition.wait_for(lambda: self._rings != heard, timeout)
 
 
+class Siesta:
+    """Calls `rest` once whenever the bell has been silent for a while."""
+
+    def __init__(self, *, bell: Bell, rest: Callable[[], None], silence_seconds: float) -> None:
+        self._bell = bell
+        self._rest = rest
+        self._silence_seconds = silence_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="siesta", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._bell.ring()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        rested_at = -1
+        while not self._stopping.is_set():
+            heard = self._bell.heard()
+            self._bell.wait(heard, self._silence_seconds)
+            if self._bell.heard() == heard != rested_at:
+                self._rest()
+                rested_at = heard
+
+
 class FailureDesk:
     """Decides what becomes of a job that ended in an error, and carries it out."""
 

@@ -23,6 +23,7 @@ from dicomnode.sr.equipment import to_bytes
 from dicomnode.sr.heatmap import build_heatmap
 from dicomnode.sr.report import build_report
 from dicomnode.sr.summary import report_json, report_json_bytes, report_text
+from dicomnode.sr.tables import release_tables
 
 __all__ = [
     "NOTICE",
@@ -33,6 +34,7 @@ __all__ = [
     "build_report",
     "heatmap_pixels",
     "heatmap_png",
+    "release_tables",
     "report_json",
     "report_json_bytes",
     "report_text",
