@@ -115,7 +115,8 @@ def _wait(ejections: int, policy: HealthPolicy) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What the choice depends on. `latency` is a moving average in seconds, None at first."""
+    """What the choice depends on. `latency` is a moving average of seconds per request in
+    flight, None while nobody knows."""
 
     in_flight: int
     limit: int
@@ -124,30 +125,36 @@ class Load:
 
 
 SIMILAR = 2.0
-"""Backends within this factor of the fastest take turns; slower ones wait until the fast
-ones have more requests in flight."""
+"""Backends within this factor of the fastest count as equally fast."""
 
 
 def choose(loads: Sequence[Load], *, turn: int, avoid: Collection[int] = ()) -> int | None:
     """The index of the backend for the next request; None when none has room.
 
-    Fewest requests in flight first: a Service balances connections, this balances
-    requests. Among equals the fast ones in turn, so that with few requests about a slow
-    backend gets none, and with many it is filled up to its limit and no further. `avoid`
+    Fewest requests in flight: a Service balances connections, this balances requests.
+    Equals take turns. A request at a backend that is slower than the fastest counts as
+    several (its factor over `SIMILAR`), so that a slow one is used when the fast ones are
+    busy and never holds a request that a fast one would have answered by then. `avoid`
     are those that this request has tried already.
     """
-    open_ = [
-        index
+    known = [load.latency for load in loads if not load.out and load.latency]
+    fastest = min(known, default=None)
+    costs = {
+        index: (load.in_flight + 1) * _slowness(load, fastest)
         for index, load in enumerate(loads)
         if not load.out and load.in_flight < load.limit and index not in avoid
-    ]
-    if not open_:
+    }
+    if not costs:
         return None
-    fewest = min(loads[index].in_flight for index in open_)
-    equals = [index for index in open_ if loads[index].in_flight == fewest]
-    best = min((loads[index].latency or 0.0) for index in equals)
-    fast = [index for index in equals if (loads[index].latency or 0.0) <= best * SIMILAR]
-    return fast[turn % len(fast)]
+    least = min(costs.values())
+    cheapest = [index for index, cost in costs.items() if cost == least]
+    return cheapest[turn % len(cheapest)]
+
+
+def _slowness(load: Load, fastest: float | None) -> float:
+    if not load.latency or not fastest:
+        return 1.0
+    return max(1.0, load.latency / (fastest * SIMILAR))
 
 
 WEIGHT = 0.2

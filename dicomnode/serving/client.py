@@ -23,7 +23,7 @@ from dicomnode.metrics import Metrics
 from dicomnode.serving import answers
 from dicomnode.serving.backend import Backend
 from dicomnode.serving.balancer import VERDICTS, Verdict
-from dicomnode.serving.pool import Pool
+from dicomnode.serving.pool import Lease, Pool
 from dicomnode.serving.resolver import Lookup, getaddrinfo
 
 log = get_logger(__name__)
@@ -72,11 +72,11 @@ class ServingClient:
         failures: list[_Failed] = []
         tried: set[Backend] = set()
         while len(tried) < _MAXIMUM_TRIES:
-            backend = self._pool.acquire(deadline, avoid=tried)
-            if backend is None:
+            lease = self._pool.acquire(deadline, avoid=tried)
+            if lease is None:
                 break
-            tried.add(backend)
-            outcome = self._try(backend, image, version, deadline)
+            tried.add(lease.backend)
+            outcome = self._try(lease, image, version, deadline)
             if isinstance(outcome, Prediction):
                 return outcome
             failures.append(outcome)
@@ -91,16 +91,15 @@ class ServingClient:
         self._pool.close()
 
     def _try(
-        self, backend: Backend, image: NDArray[np.uint8], version: int | None, deadline: float
+        self, lease: Lease, image: NDArray[np.uint8], version: int | None, deadline: float
     ) -> Prediction | _Failed:
-        """One try at one backend, which was acquired for it and is given back here."""
+        """One try at one backend; the lease ends here."""
         verdict = Verdict.BUSY
-        started = self._clock()
         try:
-            outcome, verdict = self._ask(backend, image, version, deadline)
+            outcome, verdict = self._ask(lease.backend, image, version, deadline)
             return outcome
         finally:
-            self._pool.release(backend, verdict, seconds=self._clock() - started)
+            self._pool.release(lease, verdict)
 
     def _ask(
         self, backend: Backend, image: NDArray[np.uint8], version: int | None, deadline: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from dicomnode.config import ServingSettings
 from dicomnode.errors import BackendUnavailable
@@ -27,6 +28,16 @@ _PATIENCE_SECONDS = 3.0
 _READY_SECONDS = 1.0
 """How long an answer of `ready` is believed."""
 _JOIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A place at a backend."""
+
+    backend: Backend
+    in_flight: int
+    """Requests there, this one included, when it was taken."""
+    taken_at: float
 
 
 class Pool:
@@ -65,8 +76,8 @@ class Pool:
 
     # ---------------------------------------------------------------- requests
 
-    def acquire(self, deadline: float, *, avoid: Collection[Backend]) -> Backend | None:
-        """A backend with room, to be given back with `release`.
+    def acquire(self, deadline: float, *, avoid: Collection[Backend]) -> Lease | None:
+        """A place at a backend with room, to be given back with `release`.
 
         Waits while all are full, and a short while when none is well. None when the time
         is up or every one that is well has been tried.
@@ -81,7 +92,7 @@ class Pool:
                 if backend is not None:
                     self._turn += 1
                     self._count_in_flight(backend, +1)
-                    return backend
+                    return Lease(backend=backend, in_flight=backend.in_flight, taken_at=now)
                 well = [one for one in self._backends if not one.health.out]
                 untried = [one for one in well if one not in avoid]
                 until = deadline if untried else now if well or avoid else patience
@@ -95,14 +106,16 @@ class Pool:
         index = balancer.choose(loads, turn=self._turn, avoid=tried)
         return None if index is None else self._backends[index]
 
-    def release(self, backend: Backend, verdict: Verdict, *, seconds: float) -> None:
-        """Give a backend back and remember how it did."""
+    def release(self, lease: Lease, verdict: Verdict) -> None:
+        """Give a place back and remember how its backend did."""
         now = self._clock()
+        backend = lease.backend
         with self._changed:
             self._count_in_flight(backend, -1)
             was_out = backend.health.out
             if verdict is Verdict.ACCEPT:
-                backend.note_latency(seconds, now=now)
+                # a server that is busy with others answers later, but is not slower for it
+                backend.note_latency((now - lease.taken_at) / lease.in_flight, now=now)
                 backend.health = balancer.after_answer(backend.health)
             elif verdict is Verdict.ELSEWHERE:
                 backend.health = balancer.after_failure(

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from dicomnode.config import ServingSettings
@@ -296,6 +297,12 @@ def test_a_vanished_backend_finishes_what_it_has(connect: Connect) -> None:
         _await(lambda: not client.ready())
         server.gate.set()
         assert running.result(10).backend == server.target
+        _await(lambda: not _connections_to(server.port))
+
+
+def _connections_to(port: int) -> list[object]:
+    found = psutil.Process().net_connections("tcp")
+    return [one for one in found if one.raddr and one.raddr.port == port]
 
 
 def test_one_of_three_is_killed_and_no_request_fails(connect: Connect) -> None:

@@ -44,8 +44,10 @@ def test_only_statuses_about_the_request_itself_end_a_job() -> None:
         ([_load(1), _load(1)], 1, (), 1),
         ([_load(0, latency=0.1), _load(0, latency=1.0)], 1, (), 0),  # a slow equal waits
         ([_load(0, latency=0.1), _load(0, latency=0.15)], 1, (), 1),  # a similar one does not
-        ([_load(2, latency=0.1), _load(1, latency=1.0)], 0, (), 1),  # until it has fewer
-        ([_load(0, latency=0.1), _load(0)], 0, (), 1),  # one that nobody knows is tried
+        ([_load(3, latency=0.1), _load(0, latency=1.0)], 0, (), 0),  # 4 < 1 * 10 / 2
+        ([_load(4, latency=0.1), _load(0, latency=1.0)], 0, (), 1),  # until the fast is full
+        ([_load(0, latency=0.1), _load(0)], 1, (), 1),  # one that nobody knows is tried
+        ([_load(1, latency=0.1), _load(0, latency=0.19)], 0, (), 1),  # similar: fewest
         ([_load(4), _load(4)], 0, (), None),  # all full
         ([_load(0, out=True), _load(3)], 0, (), 1),  # left out
         ([_load(0), _load(3)], 0, (0,), 1),  # tried before
