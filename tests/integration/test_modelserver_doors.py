@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from dicomnode.modelserver.main import ModelServer, main
+from dicomnode.modelserver.main import ModelServer, run
 from dicomnode.modelserver.options import Options
 
 pytest.importorskip("tensorflow", reason="needs the `model` extra")
@@ -256,10 +256,10 @@ def test_the_server_ends_when_its_parent_does(base: Path) -> None:
 def test_a_port_that_is_taken_is_one_line_and_1(
     server: ModelServer, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [f"--model_name={NAME}", f"--model_base_path={base}", f"--port={server.port}"]
+    options = Options(model_name=NAME, model_base_path=base, port=server.port)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        assert main(flags) == 1
+        assert run(options) == 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
