@@ -159,7 +159,8 @@ class Pipeline:
         with self._metrics.stage_duration.labels("report").time():
             content = self._content(plan)
             facts = [self._write_report(plan, content)]
-            facts += [self._write_heatmap(plan, content, heatmap) for heatmap in plan.heatmaps]
+            if plan.heatmap is not None:
+                facts.append(self._write_heatmap(plan, content, plan.heatmap))
         self._index.record_documents(
             job, plan, facts, destinations=self._destinations, now=self._clock()
         )
@@ -190,23 +191,21 @@ class Pipeline:
     def _write_heatmap(
         self, plan: ReportPlan, content: sr.ReportContent, heatmap: DocumentPlan
     ) -> WrittenDocumentFacts:
-        position = [image.id for image, _ in plan.images].index(heatmap.instance_id or -1)
-        outcome = content.outcomes[position]
-        if not isinstance(outcome, Evaluated) or outcome.display_path is None:
-            raise ValueError("a heatmap was planned for an image that was not evaluated")
-        display = self._files.absolute(outcome.display_path).read_bytes()
-        dataset = sr.build_heatmap(
+        panels = [
             sr.HeatmapContent(
-                header=content.headers[position],
+                header=header,
                 outcome=outcome,
                 card=content.cards[outcome.model_version],
-                display=png_pixels(display),
+                display=png_pixels(self._files.absolute(outcome.display_path).read_bytes()),
                 sop_instance_uid=heatmap.sop_instance_uid,
                 series_instance_uid=heatmap.series_instance_uid,
                 content_time=plan.planned_at,
                 software_version=self._software_version,
             )
-        )
+            for header, outcome in zip(content.headers, content.outcomes, strict=True)
+            if isinstance(outcome, Evaluated) and outcome.cam is not None and outcome.display_path
+        ]
+        dataset = sr.build_heatmap(*panels)
         relative = _document_path(plan, heatmap)
         return self._write(heatmap, dataset.SOPClassUID, relative, sr.to_bytes(dataset))
 

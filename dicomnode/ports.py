@@ -94,8 +94,6 @@ class DocumentPlan:
     """"sr" or "heatmap"."""
     sop_instance_uid: str
     series_instance_uid: str
-    instance_id: int | None
-    """The image that a heatmap shows; None for the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +105,16 @@ class ReportPlan:
     revision: int
     planned_at: datetime
     report: DocumentPlan
-    heatmaps: tuple[DocumentPlan, ...]
+    heatmap: DocumentPlan | None
+    """None when no image has anything to show, or nothing new since the last one."""
     images: tuple[tuple[StoredInstance, Outcome], ...]
     """Every image of the study with what was found, ordered by series and instance UID."""
     predecessor_sop_instance_uid: str | None
     predecessor_series_instance_uid: str | None
+
+    @property
+    def documents(self) -> tuple[DocumentPlan, ...]:
+        return (self.report,) if self.heatmap is None else (self.report, self.heatmap)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,8 +43,28 @@ class _Layout:
     words_top: int
 
 
-def heatmap_pixels(content: HeatmapContent) -> NDArray[np.uint8]:
-    """The finished picture, uint8 [rows, columns, 3]."""
+_GRID_COLUMNS = 3
+_GAP = 8
+
+
+def heatmap_pixels(content: HeatmapContent, *others: HeatmapContent) -> NDArray[np.uint8]:
+    """The finished picture, uint8 [rows, columns, 3]: one panel, or a grid of panels."""
+    panels = [_panel(panel) for panel in (content, *others)]
+    if len(panels) == 1:
+        return np.asarray(panels[0], dtype=np.uint8)
+    width = max(panel.width for panel in panels)
+    height = max(panel.height for panel in panels)
+    columns = min(_GRID_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP)
+    canvas = Image.new("RGB", size, _BACKGROUND)
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
+        canvas.paste(panel, (column * (width + _GAP), row * (height + _GAP)))
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def _panel(content: HeatmapContent) -> Image.Image:
     picture = _overlay(content.display, content.activations)
     layout = _layout(picture.width, picture.height)
     canvas = Image.new("RGB", (layout.width, layout.height), _BACKGROUND)
@@ -53,13 +73,13 @@ def heatmap_pixels(content: HeatmapContent) -> NDArray[np.uint8]:
     _draw_banner(pen, layout)
     _draw_scale(canvas, pen, layout)
     _draw_words(pen, layout, content)
-    return np.asarray(canvas, dtype=np.uint8)
+    return canvas
 
 
-def heatmap_png(content: HeatmapContent) -> bytes:
+def heatmap_png(content: HeatmapContent, *others: HeatmapContent) -> bytes:
     """The finished picture as a PNG file, for those without a DICOM viewer."""
     buffer = BytesIO()
-    Image.fromarray(heatmap_pixels(content)).save(buffer, format="PNG")
+    Image.fromarray(heatmap_pixels(content, *others)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -33,9 +33,7 @@ def accept(
     statements = _Statements.of(database.dialect)
 
     def work(connection: Connection) -> Acceptance:
-        held = connection.execute(
-            statements.identity, {"uid": received.sop_instance_uid}
-        ).first()
+        held = connection.execute(statements.identity, {"uid": received.sop_instance_uid}).first()
         if held is not None:
             if tuple(held) == _identity(received):
                 return Acceptance.DUPLICATE
@@ -104,9 +102,7 @@ def _touch_study(dialect: str) -> Any:
     return row.on_conflict_do_update(
         index_elements=[old.study_instance_uid],
         set_={
-            "last_received_at": case(
-                (later, new.last_received_at), else_=old.last_received_at
-            ),
+            "last_received_at": case((later, new.last_received_at), else_=old.last_received_at),
             "accession_number": case(
                 (old.accession_number == "", new.accession_number), else_=old.accession_number
             ),

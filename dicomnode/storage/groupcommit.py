@@ -79,9 +79,7 @@ class GroupCommit:
 
     def _lead(self) -> None:
         with self._mutex:
-            batch = [
-                self._waiting.popleft() for _ in range(min(len(self._waiting), MAXIMUM_BATCH))
-            ]
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAXIMUM_BATCH))]
         try:
             self._serve(batch)
         finally:

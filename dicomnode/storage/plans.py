@@ -31,11 +31,12 @@ def plan_report(
     if report is not None and report["written_at"] is None:
         return _load(connection, report)
     current = _current_outcomes(connection, study)
-    if not current or (report is not None and current == _said(connection, report["id"])):
+    before = [] if report is None else _said(connection, report["id"])
+    if not current or current == before:
         transitions.settle(connection, job, again=False, now=now)
         return None
     revision = 1 if report is None else report["revision"] + 1
-    _insert(connection, study, revision, current, now=now, new_uid=new_uid)
+    _insert(connection, study, revision, current, before, now=now, new_uid=new_uid)
     return _load(connection, _newest_report(connection, study))
 
 
@@ -110,6 +111,7 @@ def _insert(
     study: str,
     revision: int,
     current: list[int],
+    before: list[int],
     *,
     now: datetime,
     new_uid: NewUid,
@@ -127,36 +129,21 @@ def _insert(
             for position, outcome_id in enumerate(current)
         ],
     )
-    due = _without_heatmap(connection, current)
-    if due:
-        series = new_uid()
-        heatmaps = [
-            {
-                **common,
-                "kind": _HEATMAP,
-                "sop_instance_uid": new_uid(),
-                "series_instance_uid": series,
-                "outcome_id": outcome_id,
-            }
-            for outcome_id in due
-        ]
-        connection.execute(insert(documents), heatmaps)
+    shown = _showable(connection, current)
+    if shown and shown != _showable(connection, before):
+        heatmap = {"sop_instance_uid": new_uid(), "series_instance_uid": new_uid()}
+        connection.execute(insert(documents).values(**common, kind=_HEATMAP, **heatmap))
 
 
-def _without_heatmap(connection: Connection, current: list[int]) -> list[int]:
-    """Those of `current` that have what a heatmap needs and none yet."""
-    shown = select(documents.c.outcome_id).where(documents.c.outcome_id.is_not(None))
+def _showable(connection: Connection, outcome_ids: list[int]) -> list[int]:
+    """Those of `outcome_ids` that have what a heatmap needs."""
     rows = connection.execute(
-        select(outcomes).where(
-            outcomes.c.id.in_(current),
-            outcomes.c.cam.is_not(None),
-            outcomes.c.id.not_in(shown.where(documents.c.outcome_id.in_(current))),
-        )
+        select(outcomes).where(outcomes.c.id.in_(outcome_ids), outcomes.c.cam.is_not(None))
     ).mappings()
     found = {row["id"]: records.outcome(row) for row in rows}
     return [
         outcome_id
-        for outcome_id in current
+        for outcome_id in outcome_ids
         if isinstance(outcome := found.get(outcome_id), Evaluated) and outcome.display_path
     ]
 
@@ -185,7 +172,7 @@ def _load(connection: Connection, report: Any) -> ReportPlan:
         revision=revision,
         planned_at=report["planned_at"],
         report=next(plan for plan in plans if plan.kind == _SR),
-        heatmaps=tuple(plan for plan in plans if plan.kind == _HEATMAP),
+        heatmap=next((plan for plan in plans if plan.kind == _HEATMAP), None),
         images=tuple(_images(connection, report["id"])),
         predecessor_sop_instance_uid=before["sop_instance_uid"] if before else None,
         predecessor_series_instance_uid=before["series_instance_uid"] if before else None,
@@ -194,8 +181,7 @@ def _load(connection: Connection, report: Any) -> ReportPlan:
 
 def _planned(study: str, revision: int) -> Select[Any]:
     return (
-        select(documents, outcomes.c.instance_id)
-        .join_from(documents, outcomes, isouter=True)
+        select(documents)
         .where(documents.c.study_instance_uid == study, documents.c.revision == revision)
         .order_by(documents.c.id)
     )
@@ -223,7 +209,7 @@ def _images(connection: Connection, report_id: int) -> list[Any]:
 
 
 def _require_all(plan: ReportPlan, written: Sequence[WrittenDocumentFacts]) -> None:
-    due = {document.sop_instance_uid for document in (plan.report, *plan.heatmaps)}
+    due = {document.sop_instance_uid for document in plan.documents}
     found = {document.plan.sop_instance_uid for document in written}
     if due != found:
         raise ValueError(

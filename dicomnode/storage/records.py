@@ -152,12 +152,11 @@ def _array(data: bytes) -> NDArray[np.float32]:
 
 
 def document_plan(row: RowMapping) -> DocumentPlan:
-    """From columns of `documents` and the `instance_id` of the outcome that it shows."""
+    """From columns of `documents`."""
     return DocumentPlan(
         kind=row["kind"],
         sop_instance_uid=row["sop_instance_uid"],
         series_instance_uid=row["series_instance_uid"],
-        instance_id=row["instance_id"],
     )
 
 

@@ -146,14 +146,12 @@ documents = Table(
     Column("kind", String(16), nullable=False),
     Column("sop_instance_uid", String(64), nullable=False),
     Column("series_instance_uid", String(64), nullable=False),
-    Column("outcome_id", ForeignKey("outcomes.id")),
     Column("planned_at", UtcDateTime, nullable=False),
     Column("written_at", UtcDateTime),
     Column("sop_class_uid", String(64)),
     Column("path", Text),
     UniqueConstraint("sop_instance_uid", name="uq_documents_sop_instance_uid"),
     Index("ix_documents_study", "study_instance_uid", "revision"),
-    Index("ix_documents_outcome_id", "outcome_id"),
     Index(
         "uq_documents_report",
         "study_instance_uid",
@@ -163,8 +161,7 @@ documents = Table(
         postgresql_where=text("kind = 'sr'"),
     ),
 )
-"""Planned documents have no `written_at`, `sop_class_uid` and `path` yet. `outcome_id` is
-the outcome that a heatmap shows."""
+"""Planned documents have no `written_at`, `sop_class_uid` and `path` yet."""
 
 document_images = Table(
     "document_images",

@@ -129,3 +129,36 @@ def test_pictures_that_cannot_be_drawn_are_refused():
         heatmap_content(card=card(2))
     with pytest.raises(ReportUnbuildable, match="PatientID"):
         build_heatmap(heatmap_content(header(PatientID="x\\y")))
+
+
+def test_several_images_of_a_study_share_one_heatmap_with_a_panel_each() -> None:
+    one = heatmap_content()
+    another = heatmap_content(
+        header(SOPInstanceUID="1.2.3.99"), display=np.zeros((300, 200), np.uint8)
+    )
+    ds = build_heatmap(one, another)
+    sources = [item.ReferencedSOPInstanceUID for item in ds.SourceImageSequence]
+    assert sources == [str(one.header.SOPInstanceUID), "1.2.3.99"]
+    first, second = heatmap_pixels(one), heatmap_pixels(another)
+    both = heatmap_pixels(one, another)
+    assert np.array_equal(both[: first.shape[0], : first.shape[1]], first)
+    assert np.array_equal(both[: second.shape[0], -second.shape[1] :], second) or (
+        both.shape[1] > first.shape[1] + second.shape[1]
+    )
+
+
+def test_of_very_many_images_those_with_the_highest_probabilities_are_shown() -> None:
+    panels = [
+        heatmap_content(header(SOPInstanceUID=f"1.2.3.{number}"), outcome=evaluated(number / 20))
+        for number in range(1, 13)
+    ]
+    ds = build_heatmap(*panels)
+    sources = [item.ReferencedSOPInstanceUID for item in ds.SourceImageSequence]
+    assert sources == [f"1.2.3.{number}" for number in range(4, 13)]
+    assert ds.DerivationDescription.startswith("9 of 12 images")
+
+
+def test_images_of_different_patients_never_share_a_heatmap() -> None:
+    stranger = heatmap_content(header(SOPInstanceUID="1.2.3.99", PatientID="SOMEBODY-ELSE"))
+    with pytest.raises(ReportUnbuildable):
+        build_heatmap(heatmap_content(), stranger)

@@ -106,14 +106,12 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("sop_instance_uid", sa.String(64), nullable=False),
         sa.Column("series_instance_uid", sa.String(64), nullable=False),
-        sa.Column("outcome_id", sa.Integer(), sa.ForeignKey("outcomes.id")),
         sa.Column("planned_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("written_at", sa.DateTime(timezone=True)),
         sa.Column("sop_class_uid", sa.String(64)),
         sa.Column("path", sa.Text()),
         sa.UniqueConstraint("sop_instance_uid", name="uq_documents_sop_instance_uid"),
     )
-    op.create_index("ix_documents_outcome_id", "documents", ["outcome_id"])
     op.create_index("ix_documents_study", "documents", ["study_instance_uid", "revision"])
     op.create_index(
         "uq_documents_report",
