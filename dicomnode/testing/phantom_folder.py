@@ -32,10 +32,10 @@ class _Plate:
 
 def write_training_folder(
     out: Path,
-    *,
     count_per_class: int = 120,
     seed: int = 1,
     size: int = 384,
+    *,
     format: Literal["png", "dicom"] = "png",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
