@@ -72,19 +72,17 @@ class Intake:
         return StorageStatus.SUCCESS
 
     def _keep(self, received: ReceivedInstance) -> Acceptance:
-        held = self._index.lookup(received.sop_instance_uid)
-        if held is None:
-            path = self._files.keep(received)
-        elif self._same(held.digest, held.study_instance_uid, received):
-            return Acceptance.DUPLICATE
-        else:
-            path = self._files.keep_aside(received)
+        """The file first, then the index: an instance that is here already has the same
+        place, so keeping it again changes nothing, and no look-up is on the way of the
+        others."""
+        path = self._files.keep(received)
         now = self._clock()
-        return self._index.accept(received, path=path, now=now, report_due_at=now + self._idle)
-
-    @staticmethod
-    def _same(digest: str, study_instance_uid: str, received: ReceivedInstance) -> bool:
-        return digest == received.digest and study_instance_uid == received.study_instance_uid
+        acceptance = self._index.accept(
+            received, path=path, now=now, report_due_at=now + self._idle
+        )
+        if acceptance is Acceptance.CONFLICT:
+            self._index.record_conflict(received, path=self._files.set_aside(path))
+        return acceptance
 
     def _count(self, received: ReceivedInstance, outcome: str) -> None:
         self._metrics.instances_received.labels(received.calling_ae_title, outcome).inc()

@@ -185,8 +185,8 @@ class Files(Protocol):
         ever overwritten by other content. Raises `StorageFull`.
         """
 
-    def keep_aside(self, received: ReceivedInstance) -> str:
-        """As `keep`, under `conflicts/`."""
+    def set_aside(self, path: str) -> str:
+        """Move what `keep` kept to `conflicts/`, durably; returns the new path."""
 
     def discard(self, path: Path) -> None:
         """Remove a temporary file; no error when it is gone."""
@@ -218,9 +218,12 @@ class Index(Protocol):
         `NEW`: instance row, ANALYSE job, and the study's REPORT job (made, or moved to
         `report_due_at` with its generation raised). `DUPLICATE`: same UID and digest,
         nothing changes. `CONFLICT`: same SOP Instance UID with another digest (or in
-        another study); a row in `conflicts`, nothing else.
+        another study or series); nothing changes, the caller sets the file aside.
         An `own_product` is indexed without jobs.
         """
+
+    def record_conflict(self, received: ReceivedInstance, *, path: str) -> None:
+        """Note an instance that was set aside at `path`; noting it again is no error."""
 
     def lookup(self, sop_instance_uid: str) -> StoredInstance | None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import requests
 from dicomweb_client.api import DICOMwebClient
@@ -51,9 +52,9 @@ class _TimeoutAdapter(HTTPAdapter):
         self._timeout_seconds = timeout_seconds
         super().__init__()
 
-    def send(self, request, **kwargs):  # type: ignore[no-untyped-def]
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs["timeout"] = self._timeout_seconds
-        return super().send(request, **kwargs)
+        return super().send(*args, **kwargs)
 
 
 class _StowSession:

@@ -35,10 +35,8 @@ def accept(
     def work(connection: Connection) -> Acceptance:
         held = connection.execute(statements.identity, {"uid": received.sop_instance_uid}).first()
         if held is not None:
-            if tuple(held) == _identity(received):
-                return Acceptance.DUPLICATE
-            connection.execute(statements.conflict, conflict_values(received, path))
-            return Acceptance.CONFLICT
+            same = tuple(held) == _identity(received)
+            return Acceptance.DUPLICATE if same else Acceptance.CONFLICT
         connection.execute(statements.study, _study_values(received))
         instance_id = connection.execute(
             statements.instance, instance_values(received, path)
@@ -56,6 +54,17 @@ def accept(
     except IntegrityError:
         # two nodes were given the same instance at once; now the other one's row is there
         return database.write(work)
+
+
+def record_conflict(database: Database, received: ReceivedInstance, *, path: str) -> None:
+    """See `ports.Index.record_conflict`."""
+    statement = dialect_insert(database.dialect, conflicts).on_conflict_do_nothing()
+    values = conflict_values(received, path)
+
+    def work(connection: Connection) -> None:
+        connection.execute(statement, values)
+
+    database.write(work)
 
 
 def _identity(received: ReceivedInstance) -> tuple[str, str, str]:
@@ -86,7 +95,6 @@ class _Statements:
         self.report = report.on_conflict_do_update(
             index_elements=[jobs.c.kind, jobs.c.key], set_=late_image(report.excluded)
         )
-        self.conflict = dialect_insert(dialect, conflicts).on_conflict_do_nothing()
 
     @staticmethod
     @functools.cache

@@ -47,17 +47,29 @@ class DurableFolders:
         self._durable: set[Path] = set()
         self._lock = threading.Lock()
 
-    def make(self, folder: Path) -> None:
-        """Make `folder` and its parents below the root, durably."""
-        if folder == self._root or folder in self._durable:
-            return
-        self.make(folder.parent)
-        with self._lock:
-            folder.mkdir(exist_ok=True)
+    def make(self, folder: Path) -> list[Path]:
+        """Make `folder` and its parents below the root; returns those whose entry in their
+        parent is not known to be durable, for `sync`."""
+        missing = []
+        while folder != self._root and folder not in self._durable:
+            missing.append(folder)
+            folder = folder.parent
+        for new in reversed(missing):
+            new.mkdir(exist_ok=True)
+        return missing
+
+    def sync(self, made: list[Path]) -> None:
+        """Make what `make` returned durable.
+
+        Called after the file's own folder was synced: a journal that was just committed
+        has the parents in it already, and their syncs cost nothing.
+        """
+        for folder in made:
             sync_folder(folder.parent)
+        with self._lock:
             if len(self._durable) >= _REMEMBERED:
                 self._durable.clear()
-            self._durable.add(folder)
+            self._durable.update(made)
 
     def forget(self, folder: Path) -> None:
         """Forget `folder` and its parents: somebody removed one of them."""

@@ -49,7 +49,7 @@ class PartTenFiles:
             self._real_root = root.resolve()
             self._folders = DurableFolders(root)
             for name in FOLDERS:
-                self._folders.make(root / name)
+                self._folders.sync(self._folders.make(root / name))
 
     def keep(self, received: ReceivedInstance) -> str:
         """Put a received file in its place; durable when this returns.
@@ -57,11 +57,27 @@ class PartTenFiles:
         Raises `StorageFull` when the disk is full or would fall below
         `minimum_free_bytes`, `NotAnInstance` for a UID that cannot be a path.
         """
-        return self._keep(received, "instances")
+        series = self.root / "instances" / _uid(received.study_instance_uid, "Study Instance UID")
+        series /= _uid(received.series_instance_uid, "Series Instance UID")
+        sop = _uid(received.sop_instance_uid, "SOP Instance UID")
+        if not _DIGEST.fullmatch(received.digest):
+            raise ValueError("a digest is 64 hexadecimal digits (SHA-256)")
+        self._require_room()
+        with mapped_errors("storing a received instance"):
+            sync_file(received.path)
+            place = series / f"{sop}.{received.digest[:16]}.dcm"
+            if place.exists() and not filecmp.cmp(place, received.path, shallow=False):
+                place = series / f"{sop}.{received.digest}.dcm"
+            self._move(received.path, place)
+        return str(place.relative_to(self.root))
 
-    def keep_aside(self, received: ReceivedInstance) -> str:
-        """As `keep`, under `conflicts/`."""
-        return self._keep(received, "conflicts")
+    def set_aside(self, path: str) -> str:
+        """Move what `keep` kept to `conflicts/`; durable when this returns."""
+        aside = Path("conflicts", *Path(path).parts[1:])
+        with mapped_errors("setting a conflicting instance aside"):
+            self._move(self.absolute(path), self.root / aside)
+            sync_folder(self.absolute(path).parent)
+        return str(aside)
 
     def discard(self, path: Path) -> None:
         """Remove a temporary file; one that is gone already is no error."""
@@ -128,21 +144,6 @@ class PartTenFiles:
     def writable(self) -> bool:
         return self.trouble() is None
 
-    def _keep(self, received: ReceivedInstance, folder: str) -> str:
-        series = self.root / folder / _uid(received.study_instance_uid, "Study Instance UID")
-        series /= _uid(received.series_instance_uid, "Series Instance UID")
-        sop = _uid(received.sop_instance_uid, "SOP Instance UID")
-        if not _DIGEST.fullmatch(received.digest):
-            raise ValueError("a digest is 64 hexadecimal digits (SHA-256)")
-        self._require_room()
-        with mapped_errors("storing a received instance"):
-            sync_file(received.path)
-            place = series / f"{sop}.{received.digest[:16]}.dcm"
-            if place.exists() and not filecmp.cmp(place, received.path, shallow=False):
-                place = series / f"{sop}.{received.digest}.dcm"
-            self._move(received.path, place)
-        return str(place.relative_to(self.root))
-
     def _require_room(self) -> None:
         free = self.free_bytes()
         if free < self._minimum_free_bytes:
@@ -152,14 +153,15 @@ class PartTenFiles:
             )
 
     def _move(self, temporary: Path, place: Path) -> None:
-        self._folders.make(place.parent)
+        made = self._folders.make(place.parent)
         try:
             temporary.replace(place)
         except FileNotFoundError:
             self._folders.forget(place.parent)  # removed meanwhile, by retention or by hand
-            self._folders.make(place.parent)
+            made = self._folders.make(place.parent)
             temporary.replace(place)
         sync_folder(place.parent)
+        self._folders.sync(made)
 
     def _is_below_root(self, path: Path) -> bool:
         with mapped_errors("resolving a path"):

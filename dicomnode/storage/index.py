@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from dicomnode.errors import NotInStore
 from dicomnode.findings import NotEvaluated, Outcome
@@ -32,6 +32,10 @@ from dicomnode.storage.schema import conflicts, documents, instances, jobs, stud
 log = get_logger(__name__)
 
 
+_BY_SOP_INSTANCE_UID = select(instances).where(instances.c.sop_instance_uid == bindparam("uid"))
+"""Built once: every received instance is looked up."""
+
+
 class SqlIndex:
     """The index in the database.
 
@@ -52,8 +56,13 @@ class SqlIndex:
             self._database, received, path=path, now=now, report_due_at=report_due_at
         )
 
+    def record_conflict(self, received: ReceivedInstance, *, path: str) -> None:
+        acceptance.record_conflict(self._database, received, path=path)
+
     def lookup(self, sop_instance_uid: str) -> StoredInstance | None:
-        row = self._row(select(instances).where(instances.c.sop_instance_uid == sop_instance_uid))
+        row = self._database.read(
+            lambda c: c.execute(_BY_SOP_INSTANCE_UID, {"uid": sop_instance_uid}).mappings().first()
+        )
         return records.stored_instance(row) if row is not None else None
 
     def instance(self, instance_id: int) -> StoredInstance:

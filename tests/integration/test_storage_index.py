@@ -39,7 +39,10 @@ def accept(storage: Storage, *, due: datetime = NOW, now: datetime = NOW, **fact
         storage.files.incoming, received_at=facts.pop("received_at", now), **facts
     )
     path = storage.files.keep(received)
-    return storage.index.accept(received, path=path, now=now, report_due_at=due)
+    found = storage.index.accept(received, path=path, now=now, report_due_at=due)
+    if found is Acceptance.CONFLICT:
+        storage.index.record_conflict(received, path=storage.files.set_aside(path))
+    return found
 
 
 def claim(storage: Storage, kind: JobKind, *, now: datetime = NOW, owner: str = "w") -> Job:
