@@ -85,4 +85,4 @@ class Intake:
         return acceptance
 
     def _count(self, received: ReceivedInstance, outcome: str) -> None:
-        self._metrics.instances_received.labels(received.calling_ae_title, outcome).inc()
+        self._metrics.instances_received.labels(received.peer_label, outcome).inc()

@@ -51,6 +51,8 @@ class ReceivedInstance:
     transfer_syntax_uid: str
     calling_ae_title: str
     received_at: datetime
+    peer_label: str = "unknown"
+    """The AE title when it is a configured one; any other would be an unbounded label."""
     accession_number: str = ""
     patient_id: str = ""
     """For the index only: it never reaches a log line, a metric or an exception."""

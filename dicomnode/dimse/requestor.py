@@ -10,8 +10,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from dicomnode.dimse import associate
 from dicomnode.dimse import command as command_sets
@@ -119,14 +118,13 @@ class RequestedAssociation:
         self,
         context_id: int,
         *,
-        path: Path,
-        data_set_offset: int,
+        data_set: BinaryIO,
         sop_class_uid: str,
         sop_instance_uid: str,
     ) -> int:
-        """C-STORE of the bytes in `path` behind `data_set_offset`; returns the status.
+        """C-STORE of the bytes that `data_set` still holds; returns the status.
 
-        Raises `OSError` when the file cannot be read.
+        Raises `OSError` when it cannot be read.
         """
         command = CommandSet(
             command_field=CommandField.C_STORE_RQ,
@@ -136,11 +134,9 @@ class RequestedAssociation:
             priority=_MEDIUM_PRIORITY,
             command_data_set_type=command_sets.DATA_SET_FOLLOWS,
         )
-        with path.open("rb") as file:
-            file.seek(data_set_offset)
-            self._send_command(context_id, command)
-            for pdu in encode_stream(context_id, file, maximum_length=self._sending_length()):
-                self._send(pdu)
+        self._send_command(context_id, command)
+        for pdu in encode_stream(context_id, data_set, maximum_length=self._sending_length()):
+            self._send(pdu)
         return self._receive_status(command)
 
     # ------------------------------------------------------------------ negotiation

@@ -1,7 +1,8 @@
 """What this node sends: documents to a PACS, and `dicomnode echo` and `send`.
 
 A document leaves exactly as it is on disk: its data set's bytes, in its own transfer
-syntax. Nothing is encoded again, so what was written is what arrives.
+syntax, so what was written is what arrives. Only for a peer that takes nothing but
+Implicit VR Little Endian is one of our own documents encoded again.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 
 from dicomnode.config import DestinationSettings
@@ -103,7 +108,14 @@ class _DocumentSession:
             raise DeliveryRefused(
                 f"document {document.sop_instance_uid} cannot be read from disk: {error}"
             ) from error
+        implicit = meta.sop_class_uid, IMPLICIT_VR_LITTLE_ENDIAN
         with _told(self._peer):
+            if (
+                meta.transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN
+                and _pair(meta) not in self._association.accepted
+                and implicit in self._association.accepted
+            ):
+                return _store_implicit(self._association, document.path, meta)
             return _store(self._association, self._peer, document.path, meta)
 
 
@@ -188,10 +200,25 @@ def _store(association: RequestedAssociation, peer: str, path: Path, meta: FileM
         raise DeliveryRefused(
             f"{peer} cannot take {meta.sop_instance_uid}: {_why(association, _pair(meta))}"
         )
+    with path.open("rb") as file:
+        file.seek(meta.data_set_offset)
+        return association.store(
+            context_id,
+            data_set=file,
+            sop_class_uid=meta.sop_class_uid,
+            sop_instance_uid=meta.sop_instance_uid,
+        )
+
+
+def _store_implicit(association: RequestedAssociation, path: Path, meta: FileMeta) -> int:
+    """The same data set in Implicit VR Little Endian, the transfer syntax that every peer
+    must take (PS3.5 10.1) and some take alone."""
+    encoded = DicomBytesIO()
+    encoded.is_implicit_VR, encoded.is_little_endian = True, True
+    write_dataset(encoded, dcmread(path))
     return association.store(
-        context_id,
-        path=path,
-        data_set_offset=meta.data_set_offset,
+        association.accepted[meta.sop_class_uid, IMPLICIT_VR_LITTLE_ENDIAN],
+        data_set=BytesIO(encoded.getvalue()),
         sop_class_uid=meta.sop_class_uid,
         sop_instance_uid=meta.sop_instance_uid,
     )

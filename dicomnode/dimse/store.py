@@ -208,6 +208,7 @@ class _StoreReception:
             transfer_syntax_uid=self._request.context.transfer_syntax,
             calling_ae_title=self._request.requestor.calling_ae_title,
             received_at=self._service.clock(),
+            peer_label=self._request.requestor.label,
             accession_number=facts.accession_number,
             patient_id=facts.patient_id,
             modality=facts.modality,

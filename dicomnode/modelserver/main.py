@@ -6,13 +6,14 @@ with 1 when it cannot start.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from dicomnode import logs
 from dicomnode.logs import get_logger
@@ -156,9 +157,9 @@ def run(options: Options) -> int:
 
 def _await_parent(ending: threading.Event) -> None:
     """The parent holds the other end of the pipe; when it dies, the kernel closes it."""
-    stream: Any = sys.stdin.buffer if sys.stdin is not None else None
-    while stream is not None and stream.read(4096):
-        continue
+    with contextlib.suppress(OSError):  # no standard input at all: no parent to wait for
+        while os.read(0, 4096):  # unbuffered: this thread may still wait here at the exit
+            continue
     ending.set()
 
 

@@ -63,6 +63,7 @@ def received_instance(
         study_instance_uid=study,
         transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN,
         calling_ae_title="XRAY1",
+        peer_label="XRAY1",
         received_at=received_at or datetime.now(UTC),
         accession_number=accession_number,
         patient_id=patient_id,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pynetdicom import AE, evt
 
 from dicomnode.config import DestinationSettings
@@ -100,17 +101,37 @@ def test_a_document_whose_context_was_rejected_is_refused_by_name(tmp_path: Path
         pytest.raises(DeliveryRefused, match=r"Computed Radiography.*was not proposed"),
     ):
         session.send(outgoing(path))
-    contexts = [(syntaxes.COMPUTED_RADIOGRAPHY, syntaxes.IMPLICIT_VR_LITTLE_ENDIAN)]
+    report = "1.2.840.10008.5.1.4.1.1.88.34"
+    contexts = [(report, syntaxes.EXPLICIT_VR_LITTLE_ENDIAN)]
     with (
         pynetdicom_scp([], contexts) as port,
-        destination(port).connect([syntaxes.COMPUTED_RADIOGRAPHY]) as session,
+        destination(port).connect([syntaxes.COMPUTED_RADIOGRAPHY, report]) as session,
         pytest.raises(
             DeliveryRefused,
             match=r"pacs \(127.0.0.1:\d+, called AE 'DICOMNODE'\).*Computed Radiography Image "
-            "Storage, Explicit VR Little Endian: Transfer Syntaxes Not Supported",
+            "Storage, Explicit VR Little Endian: Abstract Syntax Not Supported",
         ),
     ):
         session.send(outgoing(path))
+
+
+def test_a_peer_that_takes_only_implicit_vr_gets_the_same_document_in_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dcm")
+    arrived = []
+
+    def keep(event: evt.Event) -> int:
+        arrived.append((event.context.transfer_syntax, event.dataset))
+        return 0x0000
+
+    contexts = [(syntaxes.COMPUTED_RADIOGRAPHY, syntaxes.IMPLICIT_VR_LITTLE_ENDIAN)]
+    with (
+        pynetdicom_scp([(evt.EVT_C_STORE, keep)], contexts) as port,
+        destination(port).connect([syntaxes.COMPUTED_RADIOGRAPHY]) as session,
+    ):
+        assert session.send(outgoing(path)) == 0x0000
+    ((syntax, dataset),) = arrived
+    assert syntax == syntaxes.IMPLICIT_VR_LITTLE_ENDIAN
+    assert dataset == dcmread(path)
 
 
 def test_a_rejection_says_what_to_do(tmp_path: Path) -> None:
