@@ -274,6 +274,7 @@ def _ready(port: int) -> bool:
 
 def _push(port: int, out: Path, progress: Progress) -> dict[str, Study]:
     """Send each study as the X-ray machine would; returns the studies by UID."""
+    from dicomnode.daemon import new_uid
     from dicomnode.dimse import send_files
     from dicomnode.testing.phantoms import phantom_dataset
 
@@ -285,6 +286,8 @@ def _push(port: int, out: Path, progress: Progress) -> dict[str, Study]:
         dataset = phantom_dataset(
             study.seed,
             study.positive,
+            study_instance_uid=new_uid(),
+            sop_instance_uid=new_uid(),
             photometric_interpretation=study.photometric_interpretation,
             transfer_syntax=study.transfer_syntax_uid,
             sop_class=study.sop_class,

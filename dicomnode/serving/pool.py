@@ -150,6 +150,9 @@ class Pool:
             with self._changed:
                 backends = list(self._backends)
             answers = self._probe(backends)
+            for backend, well in answers:
+                if well:  # a backend that is well now need not wait for its own probe
+                    self._note_probe(backend, well)
             self._ready = any(well for _, well in answers)
             self._ready_at = self._clock()
             return self._ready

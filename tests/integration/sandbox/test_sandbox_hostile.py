@@ -51,7 +51,7 @@ def test_every_hostile_file_gets_an_answer(
             slowest = max(slowest, time.monotonic() - started)
         resident = psutil.Process(preparer.pids()[0]).memory_info().rss
     with capsys.disabled():
-        print(f"\n{len(paths)} hostile files: {dict(counts)}, slowest {slowest:.2f} s")  # noqa: T201
+        print(f"\n{len(paths)} hostile files: {dict(counts)}, slowest {slowest:.2f} s")
     assert counts.total() == len(paths) > 100
     assert resident < 300_000_000
 
