@@ -41,5 +41,8 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[model,postgres,dev]'
 	@touch $@
 
+docs: $(VENV)/.dev
+	$(BIN)/python -m dicomnode.reference
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -132,6 +132,6 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 def _leave_out_long_values(ds: Dataset) -> None:
     for tag in list(ds.keys()):
-        element = ds.get_item(BaseTag(tag), keep_deferred=True)
+        element: Any = ds.get_item(BaseTag(tag), keep_deferred=True)
         if isinstance(element, RawDataElement) and element.value is None and element.length:
             del ds[tag]

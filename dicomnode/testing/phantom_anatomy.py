@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]
+"""float32 [rows, columns]; numpy keeps it so in arithmetic, its stubs do not know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Contour:
     @classmethod
     def through(cls, *knots: tuple[float, float], smooth: int = 17) -> Self:
         heights = np.linspace(-1.4, 1.4, 401, dtype=np.float32)
-        widths = np.interp(heights, *zip(*knots, strict=True))
+        at, half_widths = zip(*knots, strict=True)
+        widths = np.interp(heights, at, half_widths)
         kernel = np.hanning(smooth + 2)
         padded = np.pad(widths, smooth, mode="edge")
         widths = np.convolve(padded, kernel / kernel.sum(), mode="same")[smooth:-smooth]
@@ -37,7 +39,8 @@ class Contour:
     def at(self, v: Field) -> Field:
         """The half width at each height of `v`; the table is finer than a pixel."""
         index = np.clip((v + np.float32(1.4)) * np.float32(400 / 2.8) + 0.5, 0, 400)
-        return self.widths[index.astype(np.int16)]
+        found: Field = self.widths[index.astype(np.int16)]
+        return found
 
 
 _CAGE = Contour.through(
@@ -207,7 +210,8 @@ def _edge(distance: Field, softness: float) -> Field:
 def _bell(distance: Field, width: float) -> Field:
     """Gaussian, 1 in the middle."""
     scaled = distance * np.float32(1.0 / width)
-    return np.exp(-scaled * scaled)
+    found: Field = np.exp(-scaled * scaled)
+    return found
 
 
 def _cage_half_width(patient: Patient, v: Field) -> Field:
@@ -315,7 +319,8 @@ def _clavicles(patient: Patient, u: Field, v: Field, side: Field) -> Field:
     arc = -0.50 - lift - 0.33 * (side - 0.08) + 0.035 * np.sin((side - 0.08) * 8.0)
     distance = np.minimum(np.abs(v - arc) / 0.034, 2.0)
     shaft = _edge(1.0 - distance, 0.09) * (0.72 + 0.38 * np.minimum(distance * distance, 1.0))
-    return shaft * _edge(side - 0.075, 0.012) * _edge(0.74 - side, 0.02)
+    found: Field = shaft * _edge(side - 0.075, 0.012) * _edge(0.74 - side, 0.02)
+    return found
 
 
 def _scapulae(side: Field, v: Field) -> Field:

@@ -266,7 +266,8 @@ def _grey(ds: Dataset, film: NDArray[np.float32], *, inverted: bool) -> Pixels:
         ds.PixelIntensityRelationshipSign = 1 if inverted else -1
     ds.WindowCenter, ds.WindowWidth = f"{centre:g}", f"{width:g}"
     ds.WindowCenterWidthExplanation = "NORMAL"
-    return stored.astype(np.uint8 if ds.BitsAllocated == 8 else np.uint16)
+    pixels: Pixels = stored.astype(np.uint8 if ds.BitsAllocated == 8 else np.uint16)
+    return pixels
 
 
 def _colour(ds: Dataset, grey: NDArray[np.uint8], photometric: str) -> NDArray[np.uint8]:

@@ -49,7 +49,8 @@ def test_all_errors_are_told_at_once_each_naming_its_key(tmp_path: Path) -> None
         ("[storag]\n", "storag is not a setting; did you mean storage?"),
         (
             "[[destinations]]\nname='a'\nae_title='B'\nhost='h'\nport=1\ntimeout=3",
-            "destinations[0].timeout is not a setting; did you mean destinations[0].timeout_seconds?",
+            "destinations[0].timeout is not a setting; "
+            "did you mean destinations[0].timeout_seconds?",
         ),
     ],
 )

@@ -1,0 +1,1 @@
+"""Speed, as ratios and medians in one run; never in a test."""
