@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import IO
@@ -65,6 +66,8 @@ class DecoderProcess:
                 f"the decoder process cannot be started ({error.strerror}); "
                 "check memory and process limits"
             ) from error
+        # a child that went idle by itself is reaped at once, not at the next image
+        threading.Thread(target=self._process.wait, name="decoder-reaper", daemon=True).start()
         try:
             self._await_ready()
         except BaseException:

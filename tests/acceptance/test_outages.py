@@ -150,3 +150,29 @@ def test_a_full_disk_refuses_with_a700_and_takes_the_image_when_there_is_room_ag
         assert push(node, path) == [0x0000]
         assert pacs.wait_for(lambda p: len(p.received) == 2, 20)
         node.wait_ready()
+
+
+def test_a_model_server_that_is_killed_under_load_makes_no_job_fail(
+    tmp_path: Path, pacs: ReceivingPacs, phantom: MakePhantom
+) -> None:
+    """Three replicas, one of them ten times as slow; another one is killed."""
+    servers = [FakeModelServer(service_seconds=seconds) for seconds in (0.02, 0.02, 0.2)]
+    for server in servers:
+        server.start()
+    try:
+        node = RunningNode(
+            tmp_path, targets=[server.target for server in servers], pacs_port=pacs.port
+        )
+        with node:
+            node.wait_ready()
+            paths = [phantom(number)[1] for number in range(60, 100)]
+            assert push(node, *paths[:20]) == [0] * 20
+            assert servers[1].arrived.wait(20)
+            servers[1].stop()
+            assert push(node, *paths[20:]) == [0] * 20
+            assert pacs.wait_for(lambda p: len(p.reports) == len(p.heatmaps) == 40, 60)
+            assert node.run("queue", "list", "--state", "failed", "--json").stdout.strip() == "[]"
+            assert all(server.answered > 0 for server in servers)
+    finally:
+        for server in servers:
+            server.stop()
