@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("decode", "balance", "reload_memory", "intake")
+PARTS = ("start", "decode", "balance", "reload_memory", "intake")
 
 
 def main() -> int:
