@@ -25,6 +25,10 @@ SQLITE_NAME = "dicomnode.sqlite3"
 BUSY_MILLISECONDS = 10_000
 """How long a writer waits for another process, for example `dicomnode queue retry`."""
 
+CHECKPOINT_PAGES = 8_000
+"""32 MB of write-ahead log between checkpoints: while images arrive, pages that change
+again and again are written back once instead of every fifty images."""
+
 _TRIES = 5
 _RETRIABLE = ("40001", "40P01")  # serialization failure, deadlock detected
 _DISK_FULL = "53100"
@@ -152,6 +156,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 

@@ -1,8 +1,9 @@
 """Many waiting writers, one fsync.
 
 SQLite has one writer at a time, and with `synchronous=FULL` a commit costs an fsync.
-Whoever gets the turn carries out everybody's waiting work in one transaction, each in
-its own savepoint, and commits once. There is no extra thread: a lone writer pays nothing.
+Whoever gets the turn carries out everybody's waiting work in one transaction and commits
+once; when one of them fails, all are rolled back and carried out one by one. There is no
+extra thread: a lone writer pays nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +23,6 @@ MAXIMUM_BATCH = 64
 """Writers that share one commit; more would make the first one wait too long."""
 
 
-class _BatchLost(Exception):
-    """SQLite rolled the whole transaction back by itself (disk full, I/O error)."""
-
-
 class _Request(Generic[T]):
     def __init__(self, work: Callable[[Connection], T]) -> None:
         self.work = work
@@ -39,9 +36,9 @@ class _Request(Generic[T]):
 class GroupCommit:
     """Runs `work(connection)` of any thread; returns its result once it is committed.
 
-    Work that raises is rolled back alone and its error goes to its own caller. Work may
-    run twice: when a shared commit fails, each one is tried again by itself, so it must
-    do nothing but read and write the connection that it is given.
+    The error of work that raises goes to its own caller and touches nobody else. Work may
+    run twice: when a shared transaction fails, each one is tried again by itself, so it
+    must do nothing but read and write the connection that it is given.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -106,28 +103,16 @@ class GroupCommit:
             self._alone(request)
 
     def _together(self, batch: list[_Request[Any]]) -> bool:
+        """One transaction for all; False when any of them, or the commit, fails."""
         try:
             with self._engine.begin() as connection:
                 for request in batch:
-                    self._in_savepoint(connection, request)
+                    request.result = request.work(connection)
         except Exception:  # noqa: BLE001 - each one is tried again alone and meets it itself
             return False
         for request in batch:
             request.done = True
         return True
-
-    @staticmethod
-    def _in_savepoint(connection: Connection, request: _Request[Any]) -> None:
-        request.error = None
-        savepoint = connection.begin_nested()
-        try:
-            request.result = request.work(connection)
-            savepoint.commit()
-        except Exception as error:
-            if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
-                raise _BatchLost from error
-            savepoint.rollback()
-            request.error = error  # raised to its own caller
 
     def _alone(self, request: _Request[Any]) -> None:
         request.error = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
@@ -81,18 +82,19 @@ class SqlIndex:
         )
 
     def named_paths(self, paths: Iterable[str]) -> set[str]:
-        """Those of `paths` that an instance or a conflict names."""
+        """Those of `paths` that an instance or a conflict names. A file is named after its
+        SOP Instance UID, by which both tables are indexed."""
         asked = list(paths)
 
         def work(connection: Connection) -> set[str]:
             named: set[str] = set()
             for start in range(0, len(asked), 500):
                 some = asked[start : start + 500]
-                for column in (instances.c.path, conflicts.c.path):
-                    named.update(
-                        connection.execute(select(column).where(column.in_(some))).scalars()
-                    )
-            return named
+                uids = [PurePath(path).name.rsplit(".", 2)[0] for path in some]
+                for table in (instances, conflicts):
+                    held = select(table.c.path).where(table.c.sop_instance_uid.in_(uids))
+                    named.update(connection.execute(held).scalars())
+            return named.intersection(asked)
 
         return self._database.read(work)
 

@@ -66,8 +66,16 @@ studies = Table(
     Column("accession_number", Text, nullable=False),
     Column("patient_id", Text, nullable=False),
     Index("ix_studies_last_received_at", "last_received_at"),
-    Index("ix_studies_accession_number", "accession_number"),
+    Index(
+        "ix_studies_accession_number",
+        "accession_number",
+        sqlite_where=text("accession_number <> ''"),
+        postgresql_where=text("accession_number <> ''"),
+    ),
+    sqlite_with_rowid=False,
 )
+"""Every index is a page more to write and flush before an instance is acknowledged: there
+are no more of them than the queries need, and partial ones where most rows are of no use."""
 
 instances = Table(
     "instances",
@@ -87,7 +95,6 @@ instances = Table(
     Column("own_product", Boolean, nullable=False),
     UniqueConstraint("sop_instance_uid", name="uq_instances_sop_instance_uid"),
     Index("ix_instances_study_instance_uid", "study_instance_uid"),
-    Index("ix_instances_path", "path"),
 )
 
 conflicts = Table(
@@ -193,10 +200,14 @@ jobs = Table(
     Column("status", Integer),
     Column("settled_at", UtcDateTime),
     UniqueConstraint("kind", "key", name="uq_jobs_kind_key"),
-    Index("ix_jobs_due", "kind", "state", "destination", "run_at"),
+    Index("ix_jobs_due", "state", "kind", "destination", "run_at"),
     Index("ix_jobs_study", "study_instance_uid", "kind", "state"),
-    Index("ix_jobs_document_id", "document_id"),
-    Index("ix_jobs_state", "state"),
+    Index(
+        "ix_jobs_document_id",
+        "document_id",
+        sqlite_where=text("document_id IS NOT NULL"),
+        postgresql_where=text("document_id IS NOT NULL"),
+    ),
 )
 """`status` is what the destination answered to a DELIVER job."""
 

@@ -42,8 +42,15 @@ def upgrade() -> None:
         sa.Column("last_received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("accession_number", sa.Text(), nullable=False),
         sa.Column("patient_id", sa.Text(), nullable=False),
+        sqlite_with_rowid=False,
     )
-    op.create_index("ix_studies_accession_number", "studies", ["accession_number"])
+    op.create_index(
+        "ix_studies_accession_number",
+        "studies",
+        ["accession_number"],
+        sqlite_where=sa.text("accession_number <> ''"),
+        postgresql_where=sa.text("accession_number <> ''"),
+    )
     op.create_index("ix_studies_last_received_at", "studies", ["last_received_at"])
     op.create_table(
         "instances",
@@ -67,7 +74,6 @@ def upgrade() -> None:
         sa.Column("own_product", sa.Boolean(), nullable=False),
         sa.UniqueConstraint("sop_instance_uid", name="uq_instances_sop_instance_uid"),
     )
-    op.create_index("ix_instances_path", "instances", ["path"])
     op.create_index("ix_instances_study_instance_uid", "instances", ["study_instance_uid"])
     op.create_table(
         "outcomes",
@@ -153,7 +159,12 @@ def upgrade() -> None:
         sa.Column("settled_at", sa.DateTime(timezone=True)),
         sa.UniqueConstraint("kind", "key", name="uq_jobs_kind_key"),
     )
-    op.create_index("ix_jobs_document_id", "jobs", ["document_id"])
-    op.create_index("ix_jobs_due", "jobs", ["kind", "state", "destination", "run_at"])
-    op.create_index("ix_jobs_state", "jobs", ["state"])
+    op.create_index(
+        "ix_jobs_document_id",
+        "jobs",
+        ["document_id"],
+        sqlite_where=sa.text("document_id IS NOT NULL"),
+        postgresql_where=sa.text("document_id IS NOT NULL"),
+    )
+    op.create_index("ix_jobs_due", "jobs", ["state", "kind", "destination", "run_at"])
     op.create_index("ix_jobs_study", "jobs", ["study_instance_uid", "kind", "state"])
