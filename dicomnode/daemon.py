@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -112,8 +113,9 @@ class Node:
         self.scp.stop()
         for thread in self.threads:
             thread.stopping.set()
+        until = time.monotonic() + STOP_SECONDS
         for thread in self.threads:
-            thread.stop(STOP_SECONDS)
+            thread.stop(max(0.0, until - time.monotonic()))
         self.siesta.stop()
         self.predictor.close()
         self.preparer.close()

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from dicomnode import retry
-from dicomnode.errors import DicomnodeError, NotAnInstance, OutageError, UndecodableImage
+from dicomnode.errors import DicomnodeError, LeaseLost, NotAnInstance, OutageError, UndecodableImage
 from dicomnode.findings import NotEvaluated, Reason
 from dicomnode.jobs import Job, JobKind
 from dicomnode.logs import get_logger
@@ -92,7 +92,18 @@ class FailureDesk:
         self._policy = policy
 
     def settle(self, job: Job, error: Exception) -> str:
-        """Retry later or dead-letter; returns the outcome for the job's event."""
+        """Retry later or dead-letter; returns the outcome for the job's event.
+
+        A job whose lease was lost is somebody else's by now: nothing is recorded.
+        """
+        if isinstance(error, LeaseLost):
+            return "lease_lost"
+        try:
+            return self._decided(job, error)
+        except LeaseLost:
+            return "lease_lost"
+
+    def _decided(self, job: Job, error: Exception) -> str:
         now = self._clock()
         decision = retry.decide(
             error,

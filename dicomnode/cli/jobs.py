@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dicomnode.cli.serve import ConfigOption
 from dicomnode.cli.store import opened
+from dicomnode.cli.tables import print_table
 from dicomnode.errors import DicomnodeError
 from dicomnode.jobs import Job, JobState
 
@@ -47,7 +47,7 @@ def list_jobs(
             job.study_instance_uid,
             job.last_error or "",
         )
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("retry")

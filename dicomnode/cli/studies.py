@@ -6,11 +6,11 @@ import json as json_module
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dicomnode.cli.serve import ConfigOption
 from dicomnode.cli.store import opened
+from dicomnode.cli.tables import print_table
 from dicomnode.errors import DicomnodeError
 from dicomnode.views import Views
 
@@ -46,7 +46,7 @@ def list_studies(
             str(study["revision"]),
             study["last_received_at"],
         )
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("show")

@@ -110,11 +110,11 @@ class Patient:
             rib_spacing=between(0.158, 0.182),
             rib_phase=between(0.0, 1.0),
             vessels=between(0.65, 1.25),
-            breast=max(0.0, between(-0.10, 0.12)),
+            breast=max(0.0, between(-0.08, 0.08)),
             exposure=between(0.46, 0.58),
             contrast=between(1.75, 2.25),
             noise=between(0.010, 0.026),
-            opacity_density=between(0.30, 0.46),
+            opacity_density=between(0.36, 0.50),
             marker=between(0.0, 1.0) < 0.7,
         )
 
@@ -170,7 +170,7 @@ def render_opacities(patient: Patient, scene: Scene, rng: np.random.Generator) -
     """Patchy peripheral opacities in both lungs, mostly in the lower zones; 0..1."""
     opacities = np.zeros_like(scene.lungs)
     for sign in (-1.0, 1.0):
-        for _ in range(int(rng.integers(2, 5))):
+        for _ in range(int(rng.integers(3, 6))):
             v0 = float(np.clip(rng.normal(0.16, 0.17), -0.40, 0.42))
             cage = float(_cage_half_width(patient, np.array([v0], np.float32))[0])
             u0 = sign * (cage - float(rng.uniform(0.05, 0.24)))
