@@ -13,6 +13,8 @@ from typing import Any
 from tests.acceptance.node import free_ports, until
 from tests.conftest import require_program
 
+PLUGINS = Path("/usr/share/orthanc/plugins")
+
 
 class Orthanc:
     """A running Orthanc."""
@@ -20,6 +22,7 @@ class Orthanc:
     def __init__(self, port: int, http_port: int) -> None:
         self.port = port
         self._url = f"http://127.0.0.1:{http_port}"
+        self.dicomweb_url = f"{self._url}/dicom-web"
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self._url + path, timeout=10) as answer:
@@ -59,7 +62,8 @@ def running_orthanc(folder: Path) -> Iterator[Orthanc]:
         "StorageDirectory": str(folder / "store"),
         "IndexDirectory": str(folder / "store"),
         "DicomAlwaysAllowStore": True,
-        "Plugins": [],
+        "Plugins": [str(path) for path in PLUGINS.glob("libOrthancDicomWeb.so*")],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings))
