@@ -66,7 +66,9 @@ def fit(
     ] = None,
     epochs: Annotated[int, typer.Option()] = 25,
     batch_size: Annotated[int, typer.Option()] = 16,
-    learning_rate: Annotated[float, typer.Option()] = 1e-3,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="[default: 0.001 on frozen features, 0.003 for tiny]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and the order.")] = 42,
     positive_class: Annotated[str, typer.Option(metavar="NAME")] = "positive",
     finding: Annotated[str, typer.Option(help=f"One of {', '.join(FINDINGS)}.")] = "covid19",

@@ -36,7 +36,8 @@ class FitConfig:
     """Width of a MobileNet; None takes it from the file, or 1.0."""
     epochs: int = 25
     batch_size: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
+    """None means 1e-3 for a head on frozen features, 3e-3 for `tiny`."""
     seed: int = 42
     positive_class: str = "positive"
     finding: str = "covid19"
@@ -66,6 +67,8 @@ class FitConfig:
             )
         if not self.data.is_dir():
             problems.append(f"--data must be a folder, got {str(self.data)!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            problems.append(f"--learning-rate must be above 0, got {self.learning_rate}")
         problems += [
             f"--{name} must be at least 1, got {value}"
             for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size))

@@ -141,8 +141,9 @@ def _trained(
         part(parts.validation),
         epochs=config.epochs,
         batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        learning_rate=config.learning_rate or (1e-3 if network.frozen else 3e-3),
         seed=config.seed,
+        decay="thesis" if network.frozen else "cosine",
         augment=not network.frozen,
         on_epoch=on_epoch,
     )
