@@ -11,11 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, insert, select
-from sqlalchemy.exc import IntegrityError
 
 from dicomnode.jobs import JobKind
 from dicomnode.ports import Acceptance, ReceivedInstance
-from dicomnode.storage.database import Database, dialect_insert
+from dicomnode.storage.database import Database, IntegrityRefused, dialect_insert
 from dicomnode.storage.records import clean, conflict_values, instance_values, new_job
 from dicomnode.storage.schema import conflicts, instances, jobs, studies
 from dicomnode.storage.transitions import late_image
@@ -51,7 +50,7 @@ def accept(
 
     try:
         return database.write(work)
-    except IntegrityError:
+    except IntegrityRefused:
         # two nodes were given the same instance at once; now the other one's row is there
         return database.write(work)
 

@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dicomnode.errors import ConfigError, DicomnodeError, StorageFull, StorageUnavailable
@@ -59,7 +65,8 @@ class Database:
         """Run `work` in a transaction of its own; durable when this returns.
 
         `work` may run more than once (deadlock, lost batch) and must only touch its
-        connection. Raises `StorageFull`, `StorageUnavailable`, or what `work` raises.
+        connection. Raises `StorageFull`, `StorageUnavailable`, `StatementRefused`, or what `work`
+        itself raises.
         """
         if self._group is not None:
             group = self._group
@@ -100,14 +107,23 @@ class Database:
                 "no database connection became free; too many threads wait for a slow database"
             ) from error
         except DBAPIError as error:
-            mapped = _map(error)
-            if mapped is None:
-                raise
-            raise mapped from error
+            # without its cause: PostgreSQL repeats the row in it, which may be a patient's
+            raise _map(error) from None
 
 
-def _map(error: DBAPIError) -> DicomnodeError | None:
-    """What a driver's error means; None for a fault of our own statement."""
+class StatementRefused(DicomnodeError):
+    """The database refuses a statement: a fault of this program, or a row that another
+    node has just made (`IntegrityRefused`)."""
+
+    code = "statement_refused"
+
+
+class IntegrityRefused(StatementRefused):
+    """A constraint does not hold: unique, foreign key, not null."""
+
+
+def _map(error: DBAPIError) -> DicomnodeError:
+    """What a driver's error means, in words that hold none of the values."""
     sqlstate = getattr(error.orig, "sqlstate", None)
     code = getattr(error.orig, "sqlite_errorname", None)
     if code == "SQLITE_FULL" or sqlstate == _DISK_FULL:
@@ -115,7 +131,9 @@ def _map(error: DBAPIError) -> DicomnodeError | None:
     if isinstance(error, OperationalError | InternalError) or error.connection_invalidated:
         found = code or sqlstate or type(error.orig).__name__
         return StorageUnavailable(f"the database does not answer as it should ({found})")
-    return None
+    kind = IntegrityRefused if isinstance(error, IntegrityError) else StatementRefused
+    found = code or sqlstate or type(error.orig).__name__
+    return kind(f"the database refuses a statement ({found}): {error.statement}; report this")
 
 
 def dialect_insert(dialect: str, table: Table) -> Any:
