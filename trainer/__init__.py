@@ -8,7 +8,8 @@ Imports go downward only; `|` separates siblings that do not know each other::
     train | evaluate | export | registry
     networks
     features | data | cluster
-    config | errors
+    config
+    errors
 
 It shares `dicomnode.imaging` (the preprocess profile), `dicomnode.modelcard` and the read
 side of `dicomnode.storage` with the node; `dicomnode.testing` gives it phantoms for warm-up

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from dicomnode.errors import DicomnodeError
@@ -23,7 +22,7 @@ from trainer import registry
 from trainer.config import FINDINGS, NETWORKS, FitConfig
 from trainer.errors import NothingToDo
 
-DONE, FAILED, USAGE = 0, 1, 2
+DONE, FAILED = 0, 1
 
 app = typer.Typer(
     name="trainer",
@@ -31,8 +30,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-models = typer.Typer(help="Look at published versions, and roll back.", no_args_is_help=True)
+models = typer.Typer(
+    help="Look at published versions, and roll back.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(models, name="models")
 
 Base = Annotated[Path, typer.Option("--out", "--base", help="The model directory.")]
@@ -136,21 +140,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = app(args=arguments, prog_name="trainer", standalone_mode=False)
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("interrupted; nothing was published", err=True)
-        return FAILED
+        # standalone mode prints usage errors itself: their classes are private to typer
+        app(args=arguments, prog_name="trainer")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else FAILED
     except DicomnodeError as error:
         if "--debug" in arguments:
             raise
         typer.echo(f"{error.code}: {error}", err=True)
         return getattr(error, "exit_code", FAILED)
-    return result if isinstance(result, int) else DONE
+    return DONE
 
 
 def _teller(progress: Format) -> Any:

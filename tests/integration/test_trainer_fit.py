@@ -1,0 +1,212 @@
+"""`trainer fit` from a folder of phantoms to a version that a model server can serve."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dicomnode.imaging import preprocess, reading
+from dicomnode.modelcard import ModelCard
+from dicomnode.testing.phantoms import (
+    draw_phantom,
+    part10_bytes,
+    phantom_dataset,
+    write_training_folder,
+)
+from trainer import registry
+from trainer.export import WARMUP_PATH
+
+tf = pytest.importorskip("tensorflow")
+
+PROFILE = preprocess.profile_named("unit-rgb-224/1")
+
+
+def fit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trainer", "fit", "--progress", "json", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_training_folder(folder, 70, 1, 256)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """The model directory after one run, and the events that the run told."""
+    base = tmp_path_factory.mktemp("models") / "covid19"
+    done = fit("--data", str(phantoms), "--out", str(base), "--epochs", "20")
+    assert done.returncode == 0, done.stderr
+    return base, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def card(run: tuple[Path, list[Any]]) -> ModelCard:
+    return registry.read_card(run[0], 1)
+
+
+@pytest.fixture(scope="module")
+def signatures(run: tuple[Path, list[Any]]) -> Any:
+    return tf.saved_model.load(str(run[0] / "1")).signatures
+
+
+def node_tensor(seed: int, positive: bool, photometric: str) -> np.ndarray:
+    """A fresh 1024 x 1024 phantom, as bytes through the node's imaging."""
+    ds = phantom_dataset(seed, positive, photometric_interpretation=photometric)
+    ds = reading.read_instance(io.BytesIO(part10_bytes(ds)))
+    prepared = preprocess.prepare(ds, PROFILE, maximum_pixels=10**7)
+    assert isinstance(prepared.tensor, np.ndarray)
+    return prepared.tensor
+
+
+@pytest.fixture(scope="module")
+def fresh() -> tuple[np.ndarray, np.ndarray]:
+    """Twelve films of unseen phantoms, and which are positive."""
+    truth = np.arange(12) % 2 == 0
+    photometric = ("MONOCHROME1", "MONOCHROME2")
+    films = [node_tensor(500 + n, bool(truth[n]), photometric[n // 2 % 2]) for n in range(12)]
+    return np.stack(films), truth
+
+
+def test_a_run_tells_its_steps_and_publishes_version_1(run):
+    base, events = run
+    names = [event["event"] for event in events]
+    assert names == ["films", *["epoch"] * 20, "evaluated", "published"]
+    assert events[-1] == {"event": "published", "version": 1, "path": str(base / "1")}
+    assert registry.versions(base) == (1,)
+
+
+def test_the_directory_has_what_a_server_and_the_node_look_for(run):
+    version = run[0] / "1"
+    for name in ("saved_model.pb", "variables/variables.index", "assets.extra/model_card.json"):
+        assert (version / name).is_file()
+    assert not list(run[0].glob(".staging-*"))
+
+
+def test_the_card_says_how_the_model_came_about(card):
+    assert card.model_name == "covid19"
+    assert card.classes == ("negative", "positive")
+    assert card.finding.value == "840539006"
+    assert card.preprocess_profile == "unit-rgb-224/1"
+    assert "Youden" in card.threshold.rule
+    assert card.metrics["films"] == {"training": 90, "validation": 22, "test": 28}
+    assert card.metrics["sensitivity"]["cases"] == 14
+    assert card.per_source[0]["source"] == "phantoms"
+    assert "phantoms" in card.notes
+    assert len(card.data_manifest_sha256) == 64
+    assert "tensorflow" in card.libraries
+
+
+def test_the_three_signatures_have_the_agreed_names_types_and_shapes(signatures):
+    assert set(signatures) == {"serving_default", "uint8", "explain"}
+    inputs = {name: signatures[name].structured_input_signature[1]["images"] for name in signatures}
+    assert inputs["serving_default"].dtype == tf.float32
+    assert inputs["uint8"].dtype == inputs["explain"].dtype == tf.uint8
+    assert all(spec.shape.as_list() == [None, 224, 224, 3] for spec in inputs.values())
+    outputs = {name: set(signatures[name].structured_outputs) for name in signatures}
+    assert outputs["serving_default"] == outputs["uint8"] == {"probabilities"}
+    assert outputs["explain"] == {"probabilities", "cam", "embedding"}
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_every_signature_gives_the_same_probabilities_at_any_batch_size(signatures, fresh, count):
+    films = fresh[0][:count]
+    unit = films.astype(np.float32) / np.float32(255)
+    answers = [
+        signatures["serving_default"](images=tf.constant(unit))["probabilities"].numpy(),
+        signatures["uint8"](images=tf.constant(films))["probabilities"].numpy(),
+        signatures["explain"](images=tf.constant(films))["probabilities"].numpy(),
+    ]
+    single = [
+        signatures["uint8"](images=tf.constant(film[np.newaxis]))["probabilities"].numpy()[0]
+        for film in films
+    ]
+    for answer in answers:
+        assert answer.shape == (count, 2)
+        assert answer.dtype == np.float32
+        assert np.allclose(answer, single, atol=1e-4)
+
+
+def test_fresh_phantoms_are_told_apart_through_the_nodes_imaging(signatures, card, fresh):
+    films, truth = fresh
+    answer = signatures["explain"](images=tf.constant(films))["probabilities"].numpy()
+    called = answer[:, card.positive_index] >= card.threshold.value
+    assert (called == truth).sum() >= 11
+
+
+def test_the_map_lights_up_at_the_opacities_and_stays_dark_without(signatures, fresh):
+    films, truth = fresh
+    answer = signatures["explain"](images=tf.constant(films))
+    cams, probabilities = answer["cam"].numpy(), answer["probabilities"].numpy()[:, 1]
+    assert cams.min() >= 0.0
+    assert cams.max() <= 1.0
+    assert np.allclose(cams.max(axis=(1, 2)), probabilities, atol=1e-4)
+    gains = []
+    for number in np.flatnonzero(truth):
+        opacities = draw_phantom(500 + int(number), True, 1024, 1024).opacities
+        size = cams.shape[:0:-1]
+        inside = np.array(Image.fromarray(opacities).resize(size, Image.Resampling.BOX)) > 0.15
+        gains.append(cams[number][inside].mean() / cams[number].mean())
+    assert np.mean(gains) > 2.0
+
+
+def test_the_embedding_tells_positive_from_negative(signatures, fresh):
+    films, truth = fresh
+    embedding = signatures["explain"](images=tf.constant(films))["embedding"].numpy()
+    assert embedding.shape == (12, 64)
+    between = np.linalg.norm(embedding[truth].mean(0) - embedding[~truth].mean(0))
+    assert between > 0.1
+
+
+def test_warm_up_requests_are_prediction_logs_for_every_signature(run, signatures):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    records = list(tf.data.TFRecordDataset(str(run[0] / "1" / WARMUP_PATH)).as_numpy_iterator())
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    requests = [log.predict_log.request for log in logs]
+    assert {r.model_spec.signature_name for r in requests} == set(signatures)
+    for request in requests:
+        assert request.model_spec.name == "covid19"
+        images = tf.make_ndarray(request.inputs["images"])
+        answer = signatures[request.model_spec.signature_name](images=tf.constant(images))
+        assert answer["probabilities"].shape == (1, 2)
+
+
+def test_another_run_publishes_the_next_version_and_names_its_parent(run, phantoms, tmp_path):
+    base = tmp_path / "covid19"
+    for _ in range(2):
+        options = ("--epochs", "1", "--model-name", "chest")
+        done = fit("--data", str(phantoms), "--out", str(base), *options)
+        assert done.returncode == 0, done.stderr
+    assert registry.versions(base) == (1, 2)
+    first, second = (registry.read_card(base, number) for number in (1, 2))
+    assert (first.parent_version, second.parent_version) == (None, 1)
+    assert second.model_name == "chest"
+    assert first.data_manifest_sha256 == second.data_manifest_sha256
+    assert first.metrics == second.metrics, "the same seed and data give the same model"
+
+
+def test_a_frozen_backbone_learns_from_real_films_and_reports_each_source(shared_data, tmp_path):
+    base = tmp_path / "covid19"
+    weights = shared_data / "weights" / "mobilenet_v2_0.35_224_notop_imagenet.h5"
+    done = fit(
+        *("--data", str(shared_data / "cxr"), "--out", str(base)),
+        *("--network", "mobilenet_v2", "--weights", str(weights), "--epochs", "10"),
+    )
+    assert done.returncode == 0, done.stderr
+    card = registry.read_card(base, 1)
+    assert card.metrics["auc"]["value"] > 0.7
+    rows = {row["source"]: row for row in card.per_source}
+    assert len(rows) > 2
+    assert any(row["auc"] is None for row in rows.values()), "a source with one label has no AUC"
+    assert sum(row["positives"] for row in rows.values()) == card.metrics["sensitivity"]["cases"]

@@ -1,0 +1,87 @@
+"""The command line: exit codes, one-line errors, no tensorflow before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_trainer_registry import publish
+from trainer.cli import main
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--network", "resnet"], "--network must be one of tiny, mobilenet, mobilenet_v2, vgg16"),
+        (["--finding", "flu"], "--finding must be one of covid19"),
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--learning-rate", "0"], "--learning-rate must be above 0"),
+        (["--network", "vgg16", "--weights", "gone.h5"], "no such file"),
+        (["--weights", "imagenet"], "--network tiny learns from scratch"),
+        (["--progress", "loud"], "loud"),
+    ],
+)
+def test_a_wrong_option_ends_with_2_and_says_what_is_right(
+    tmp_path: Path, capsys, options, message
+):
+    code = run("fit", "--data", str(tmp_path), "--out", str(tmp_path / "m"), *options)
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_folder_ends_with_2(tmp_path: Path, capsys):
+    code = run("fit", "--data", str(tmp_path / "gone"), "--out", str(tmp_path / "m"))
+    assert code == 2
+    assert "--data must be a folder" in capsys.readouterr().err
+
+
+def test_an_empty_folder_ends_with_1_and_publishes_nothing(tmp_path: Path, capsys):
+    code = run("fit", "--data", str(tmp_path), "--out", str(tmp_path / "m"))
+    assert code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("data: ")
+    assert len(error.splitlines()) == 1
+
+
+def test_an_unknown_positive_class_names_the_classes(tmp_path: Path, capsys):
+    for label in ("ill", "well"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "a.png").write_bytes(b"")
+    code = run("fit", "--data", str(tmp_path), "--out", str(tmp_path / "m"))
+    assert code == 1
+    assert "has the classes ill, well" in capsys.readouterr().err
+
+
+def test_models_list_show_and_rollback_speak_of_the_registry(tmp_path: Path, capsys):
+    base = str(tmp_path)
+    assert run("models", "list", "--base", base) == 3
+    publish(tmp_path)
+    assert run("models", "rollback", "--base", base) == 3
+    publish(tmp_path)
+    capsys.readouterr()
+    assert run("models", "rollback", "--base", base) == 0
+    assert capsys.readouterr().out == "version 2 is withdrawn, version 1 serves\n"
+    assert run("models", "list", "--base", base) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["1", "serving"], ["2", "withdrawn"]]
+    assert run("models", "show", "1", "--base", base) == 0
+    assert '"model_version": 1' in capsys.readouterr().out
+    assert run("models", "show", "9", "--base", base) == 1
+
+
+def test_tensorflow_is_not_imported_before_a_network_is_built():
+    program = (
+        "import sys, trainer.cli, trainer.fit, trainer.export, trainer.networks, trainer.train\n"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'h5py')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == 0
