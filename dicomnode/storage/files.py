@@ -75,7 +75,11 @@ class PartTenFiles:
         """Move what `keep` kept to `conflicts/`; durable when this returns."""
         aside = Path("conflicts", *Path(path).parts[1:])
         with mapped_errors("setting a conflicting instance aside"):
-            self._move(self.absolute(path), self.root / aside)
+            try:
+                self._move(self.absolute(path), self.root / aside)
+            except FileNotFoundError:
+                if not (self.root / aside).exists():  # else: the same one over another association
+                    raise
             sync_folder(self.absolute(path).parent)
         return str(aside)
 

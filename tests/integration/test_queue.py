@@ -269,9 +269,7 @@ def test_two_nodes_on_one_postgresql_share_the_work(
         taken: list[list[str]] = [[] for _ in range(4)]
         threads = [
             threading.Thread(target=_drain, args=(node, name, start, taken[n]))
-            for n, (node, name) in enumerate(
-                [(one, "a"), (one, "b"), (other, "c"), (other, "d")]
-            )
+            for n, (node, name) in enumerate([(one, "a"), (one, "b"), (other, "c"), (other, "d")])
         ]
         for thread in threads:
             thread.start()

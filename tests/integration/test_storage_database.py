@@ -220,9 +220,7 @@ def test_a_server_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
         ("no url", "is not a URL"),
     ],
 )
-def test_an_unusable_database_url_names_the_setting(
-    tmp_path: Path, url: str, message: str
-) -> None:
+def test_an_unusable_database_url_names_the_setting(tmp_path: Path, url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"storage\.database_url.*{message}"):
         open_database(tmp_path, url)
 

@@ -29,7 +29,7 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        seen.append(Path(f"/proc/self/fd/{descriptor}").readlink())
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -93,6 +93,15 @@ def test_a_conflict_is_set_aside(files: PartTenFiles, syncs: Syncs) -> None:
     assert {files.absolute(aside).parent, files.absolute(kept).parent} <= set(syncs)
 
 
+def test_a_conflict_that_another_thread_has_set_aside_is_aside(files: PartTenFiles) -> None:
+    """The same conflicting instance over two associations at once: both kept it under one
+    name, and one of them moves it first."""
+    kept = files.keep(received_instance(files.incoming))
+    assert files.set_aside(kept) == files.set_aside(kept)
+    with pytest.raises(StorageUnavailable, match="setting a conflicting instance aside"):
+        files.set_aside("instances/1.2/1.3/1.4.dcm")
+
+
 @pytest.mark.parametrize(
     "uid", ["../../etc", "..", ".", "", "1.2/3", "1..2", "1.2.", "1.2\n", "1.2 ", "1" * 65, "１.2"]
 )
@@ -143,11 +152,10 @@ def test_a_failing_disk_is_an_outage(files: PartTenFiles, monkeypatch: pytest.Mo
     assert not files.writable()
 
 
-def test_a_real_full_file_system_refuses_and_recovers(tmp_path: Path) -> None:
-    """/dev/full stands in for the disk where no small file system can be mounted."""
-    with pytest.raises(StorageFull), durable.mapped_errors("writing"), open("/dev/full", "wb") as f:
-        f.write(b"x")
-        f.flush()
+def test_a_device_without_space_is_a_full_disk() -> None:
+    full = pytest.raises(StorageFull, match="no space left while writing")
+    with full, durable.mapped_errors("writing"):
+        Path("/dev/full").write_bytes(b"x")
 
 
 def test_a_document_is_replaced_as_a_whole(files: PartTenFiles, syncs: Syncs) -> None:

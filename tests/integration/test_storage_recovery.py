@@ -247,7 +247,9 @@ def test_a_node_that_shares_its_root_leaves_young_files_to_the_others(
         old = leave_orphan(one, 2)
         hours_ago = time.time() - SHARED_GRACE_SECONDS - 60
         os.utime(old, (hours_ago, hours_ago))
+        half_an_hour_ago = time.time() - SHARED_GRACE_SECONDS / 2
         accept(one, 1)
+        os.utime(kept.parent, (half_an_hour_ago, half_an_hour_ago))
         one.queue.claim(JobKind.ANALYSE, owner="one", now=NOW, lease_seconds=60)
         with opened_store(tmp_path, database_url=url) as other:
             found = other.recover(now=NOW)
@@ -255,11 +257,9 @@ def test_a_node_that_shares_its_root_leaves_young_files_to_the_others(
             assert (arriving.exists(), kept.exists(), old.exists()) == (True, True, False)
             assert other.queue.counts()[JobState.RUNNING] == 1
             os.utime(kept, (hours_ago, hours_ago))
-            assert other.start is not None
+            os.utime(kept.parent, (half_an_hour_ago, half_an_hour_ago))
             swept_at = json.loads((tmp_path / "store.json").read_text())["swept_at"]
-            again = sweep(
-                tmp_path, other.index.named_paths, since=swept_at, grace_seconds=3600
-            )
+            again = sweep(tmp_path, other.index.named_paths, since=swept_at, grace_seconds=3600)
             assert (again.orphans, kept.exists()) == (1, False)
 
 

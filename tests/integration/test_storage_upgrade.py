@@ -79,7 +79,7 @@ def test_the_known_revisions_are_the_migrations() -> None:
 def test_a_newer_schema_is_refused_with_the_way_out(tmp_path: Path, database_url: str) -> None:
     with opened_store(tmp_path, database_url=database_url) as store:
         store.database.write(lambda c: c.execute(update(version).values(version_num="9999")))
-    with pytest.raises(ConfigError, match="'9999'.*a newer dicomnode made it"):
+    with pytest.raises(ConfigError, match=r"'9999'.*a newer dicomnode made it"):
         open_storage(store_settings(tmp_path, database_url=database_url), single_owner=True)
 
 

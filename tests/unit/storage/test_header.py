@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_a_large_value_inside_a_sequence_is_refused(tmp_path: Path) -> None:
     raw(tmp_path / "a.dcm", explicit(0x0040, 0xA730, b"SQ", item, length=0xFFFFFFFF))
     with pytest.raises(NotAnInstance):
         read_header(tmp_path / "a.dcm")
+
+
+def test_no_more_than_the_bound_is_ever_asked_of_the_file() -> None:
+    """A value of half a gigabyte is refused before it is in memory, not after."""
+
+    class Endless(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise AssertionError(f"{size} bytes were asked for")
+
+    with pytest.raises(header._TooLong):
+        header._Bounded(Endless()).read(header.MAXIMUM_HEADER_BYTES + 1)
 
 
 def test_a_million_elements_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,4 +64,4 @@ def test_times_are_aware_and_in_utc_on_both_sides(dialect: object) -> None:
     assert back == moment
     assert back.tzinfo is UTC
     with pytest.raises(ValueError, match="without a zone"):
-        column.process_bind_param(datetime(2026, 1, 1), dialect)  # type: ignore[arg-type]  # noqa: DTZ001
+        column.process_bind_param(datetime(2026, 1, 1), dialect)  # type: ignore[arg-type]
