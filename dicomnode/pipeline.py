@@ -104,6 +104,7 @@ class Analyst:
             threshold=card.threshold.value,
             present=probability >= card.threshold.value,
             cam=prediction.cam,
+            embedding=prediction.embedding,
         )
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from dicomnode import __version__
 from dicomnode.cli import demo, infer, jobs, modelserver, network, serve, studies
+from dicomnode.cli.exits import DONE, FAILED, USAGE, exits
 from dicomnode.errors import ConfigError, DicomnodeError
-
-DONE, FAILED, USAGE, NOTHING_TO_DO = 0, 1, 2, 3
 
 app = typer.Typer(
     name="dicomnode",
@@ -42,12 +40,12 @@ def options(
     del debug, version
 
 
-app.command("demo")(demo.demo)
-app.command("serve")(serve.serve)
+app.command("demo")(exits(demo.demo))
+app.command("serve")(exits(serve.serve))
 app.command("check-config")(serve.check_config)
 app.command("echo")(network.echo)
-app.command("send")(network.send)
-app.command("infer")(infer.infer)
+app.command("send")(exits(network.send))
+app.command("infer")(exits(infer.infer))
 app.command("report")(studies.report)
 app.add_typer(studies.app, name="studies")
 app.add_typer(jobs.app, name="queue")
@@ -58,7 +56,7 @@ app.command(
         "ignore_unknown_options": True,
         "help_option_names": [],
     },
-)(modelserver.model_server)
+)(exits(modelserver.model_server))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,15 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = app(args=arguments, prog_name="dicomnode", standalone_mode=False)
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("interrupted", err=True)
-        return FAILED
+        # typer prints usage errors itself and exits: their classes are private to it
+        app(args=arguments, prog_name="dicomnode")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else FAILED
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(f"config      {problem}", err=True)
@@ -87,4 +80,4 @@ def _run(arguments: list[str]) -> int:
             raise
         typer.echo(f"{error.code}: {error}", err=True)
         return FAILED
-    return result if isinstance(result, int) else DONE
+    return DONE

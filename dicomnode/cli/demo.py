@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dicomnode.cli.exits import DONE, FAILED
 from dicomnode.errors import DicomnodeError
 
 if TYPE_CHECKING:
@@ -218,12 +219,12 @@ def _show_loop(out: Path, console: Console) -> int:
             agreements = _print_reports(pacs, uids, ports[2], out, console)
     if not arrived:
         console.print(f"[red]not every report arrived; see {out / 'node.log'}[/]")
-        return 1
+        return FAILED
     console.print(
         f"{agreements} of {len(uids)} reports agree with the phantom's truth. "
         f"Reports, heatmaps, settings: {out}"
     )
-    return 0 if agreements >= _AGREEMENTS_NEEDED else 1
+    return DONE if agreements >= _AGREEMENTS_NEEDED else FAILED
 
 
 def _free_ports(count: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dicomnode import __version__
+from dicomnode.cli.exits import DONE, FAILED
 from dicomnode.cli.serve import ConfigOption
 from dicomnode.config import Settings, load
 from dicomnode.errors import BackendUnavailable, PermanentError
@@ -43,7 +44,7 @@ def infer(
                 failed += 1
                 report = {"error": error.code, "detail": str(error)}
             _print({"file": str(path), **report}, as_json=json)
-    return 1 if failed else 0
+    return FAILED if failed else DONE
 
 
 def _files(path: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from dicomnode.cli.exits import DONE, NOTHING_TO_DO, exits
 from dicomnode.cli.serve import ConfigOption
 from dicomnode.cli.store import opened
 from dicomnode.cli.tables import print_table
@@ -17,8 +18,6 @@ from dicomnode.errors import DicomnodeError
 from dicomnode.jobs import Job, JobState
 
 app = typer.Typer(help="Look at the queue, retry or drop jobs.", no_args_is_help=True)
-
-NOTHING_TO_DO = 3
 
 
 @app.command("list")
@@ -51,6 +50,7 @@ def list_jobs(
 
 
 @app.command("retry")
+@exits
 def retry(
     job_ids: Annotated[list[int] | None, typer.Argument(help="Job numbers.")] = None,
     all_failed: Annotated[bool, typer.Option("--all-failed", help="Every dead letter.")] = False,
@@ -70,6 +70,7 @@ def retry(
 
 
 @app.command("drop")
+@exits
 def drop(
     job_ids: Annotated[list[int], typer.Argument(help="Job numbers.")],
     config: ConfigOption = None,
@@ -98,7 +99,7 @@ def _each(job_ids: list[int], change: Callable[[int], bool], *, done: str, refus
         raise DicomnodeError(
             f"job {', '.join(map(str, wrong))} {refused}; see `dicomnode queue list`"
         )
-    return 0
+    return DONE
 
 
 def _facts(job: Job) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dicomnode.cli.exits import DONE, FAILED, NOTHING_TO_DO
 from dicomnode.errors import ConfigError, DicomnodeError
 
 PeerArgument = Annotated[str, typer.Argument(metavar="HOST:PORT", help="The peer.")]
@@ -42,7 +43,7 @@ def send(
     files = _files(paths)
     if not files:
         typer.echo("no files there")
-        return 3
+        return NOTHING_TO_DO
     failures = []
     results = send_files(host, port, files, called_ae_title=called, calling_ae_title=calling)
     for result in track(results, total=len(files), description=f"to {peer}", transient=True):
@@ -50,7 +51,7 @@ def send(
             failures.append(result)
             typer.echo(f"{result.path}: {result.message}", err=True)
     typer.echo(f"{len(files) - len(failures)} of {len(files)} stored at {peer}")
-    return 1 if failures else 0
+    return FAILED if failures else DONE
 
 
 def _address(peer: str) -> tuple[str, int]:

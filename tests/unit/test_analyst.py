@@ -83,6 +83,8 @@ class Predictor:
             model_version=version or self._served,
             backend="a:1",
             probabilities=self._probabilities,
+            cam=np.ones((7, 7), np.float32),
+            embedding=np.arange(3, dtype=np.float32),
         )
 
     def ready(self) -> bool:
@@ -154,3 +156,12 @@ def test_probabilities_that_do_not_fit_the_card_are_refused(
 def test_an_answer_without_a_card_is_no_answer(analyst: Callable[..., Analyst]) -> None:
     with pytest.raises(ModelCardMissing):
         analyst(Preparer(), Predictor(7), card(1)).judge(IMAGE)
+
+
+def test_map_and_embedding_are_kept_with_the_finding(analyst: Callable[..., Analyst]) -> None:
+    outcome = analyst(Preparer(), Predictor(1), card(1)).judge(IMAGE).outcome
+    assert isinstance(outcome, Evaluated)
+    assert outcome.cam is not None
+    assert outcome.cam.shape == (7, 7)
+    assert outcome.embedding is not None
+    assert outcome.embedding.tolist() == [0.0, 1.0, 2.0]
