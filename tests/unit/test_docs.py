@@ -87,3 +87,20 @@ def test_links_between_documents_lead_somewhere() -> None:
     for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "is in use by another node",
+        "the database has schema revision",
+        "is damaged",
+        "calling AE title not recognized",
+        "called AE title not recognized",
+        "local limit exceeded",
+    ],
+)
+def test_a_message_that_the_manual_explains_is_one_that_the_program_says(message: str) -> None:
+    assert message in (DOCS / "operations.md").read_text()
+    code = "\n".join(path.read_text() for path in (ROOT / "dicomnode").rglob("*.py"))
+    assert message in code
