@@ -85,16 +85,18 @@ def test_our_own_heatmap_coming_back_makes_no_second_report(
     node: RunningNode, pacs: ReceivingPacs, phantom: MakePhantom, tmp_path: Path
 ) -> None:
     """A PACS that routes everything to the node must not start a loop."""
-    _, path = phantom(4)
+    study, path = phantom(4)
     push(node, path)
     assert pacs.wait_for(lambda p: len(p.heatmaps) == 1 and len(p.reports) == 1, 20)
     returned = tmp_path / "heatmap.dcm"
     pacs.heatmaps[0].save_as(returned, enforce_file_format=True)
     assert push(node, returned) == [0x0000]
-    _, following = phantom(5)
+    later, following = phantom(5)
     push(node, following)
-    assert pacs.wait_for(lambda p: len(p.reports) >= 2, 20)
+    # the heatmap came first: a report that it caused would be here before this one
+    assert pacs.wait_for(lambda p: later in {str(ds.StudyInstanceUID) for ds in p.reports}, 20)
     assert len(pacs.reports) == 2
+    assert node.get(f"/api/studies/{study}")[1]["revision"] == 1
 
 
 def test_commands_and_api_tell_the_same(
