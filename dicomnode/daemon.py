@@ -71,7 +71,6 @@ class Node:
     predictor: ServingClient
     model_server: EmbeddedModelServer | None
     threads: list[JobThread]
-    deliveries: list[DeliveryWorker]
     scp: StorageScp
     siesta: Siesta
     web: WebServer = field(init=False)
@@ -234,7 +233,6 @@ def build(settings: Settings) -> Node:
         predictor=predictor,
         model_server=build_model_server(settings),
         threads=[*(w.thread for w in workers), *(d.thread for d in deliveries)],
-        deliveries=deliveries,
         siesta=Siesta(bell=bell, rest=give_memory_back, silence_seconds=SIESTA_SECONDS),
         scp=StorageScp(
             settings.dimse,

@@ -68,8 +68,6 @@ class DeliveryWorker:
             bell=bell,
             policy=policy,
         )
-        self.reachable: bool | None = None
-        """Whether the last association succeeded; None before the first."""
 
     def work_once(self) -> Effort:
         """Deliver up to `BATCH` documents over one association."""
@@ -87,16 +85,14 @@ class DeliveryWorker:
         classes = sorted({document.sop_class_uid for _, document in waiting})
         try:
             with self._destination.connect(classes) as session:
-                self.reachable = True
                 while waiting and not self.thread.stopping.is_set():
                     job, document = waiting[0]
                     if self._queue.renew(job, until=self._clock() + self._lease):
                         self._deliver(session, job, document)
                     waiting.popleft()
         except DicomnodeError as error:
-            self.reachable = not isinstance(error, OutageError)
             self._set_back(waiting, error)
-            return Effort.WORKED if self.reachable else Effort.OUTAGE
+            return Effort.OUTAGE if isinstance(error, OutageError) else Effort.WORKED
         for job, _ in waiting:
             self._queue.give_back(job, now=self._clock())
         return Effort.WORKED

@@ -13,15 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodedConcept:
-    """A code with its scheme and meaning (PS3.3 section 8)."""
-
-    value: str
-    scheme_designator: str
-    meaning: str
-
-
 class Reason(enum.Enum):
     """Why an image was not evaluated. The value is the label of the metric
     `dicomnode_not_evaluated_total{reason}`."""

@@ -12,8 +12,6 @@ _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 _SLOW = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 _PROBABILITY = tuple(step / 20 for step in range(1, 21))
 
-STAGES = ("decode", "preprocess", "inference", "report", "delivery")
-
 
 class Metrics:
     """The node's metrics on one registry."""

@@ -277,7 +277,7 @@ def _push(port: int, out: Path, progress: Progress) -> dict[str, Study]:
     """Send each study as the X-ray machine would; returns the studies by UID."""
     from dicomnode.daemon import new_uid
     from dicomnode.dimse import send_files
-    from dicomnode.testing.phantoms import phantom_dataset
+    from dicomnode.testing.phantoms import part10_bytes, phantom_dataset
 
     task = progress.add_task(f"XRAY1 pushes {len(STUDIES)} studies", total=len(STUDIES))
     folder = out / "studies"
@@ -294,7 +294,7 @@ def _push(port: int, out: Path, progress: Progress) -> dict[str, Study]:
             sop_class=study.sop_class,
         )
         path = folder / f"{number}.dcm"
-        dataset.save_as(path, enforce_file_format=True)
+        path.write_bytes(part10_bytes(dataset))
         (result,) = send_files(
             "127.0.0.1", port, [path], called_ae_title="DICOMNODE", calling_ae_title="XRAY1"
         )

@@ -56,9 +56,6 @@ class Header:
     def long_string(self, keyword: str) -> str:
         return self.valid(keyword, lambda value: values.is_text(value, 64))
 
-    def short_string(self, keyword: str) -> str:
-        return self.valid(keyword, lambda value: values.is_text(value, 16))
-
     def uid(self, keyword: str) -> str:
         return self.valid(keyword, values.is_uid)
 

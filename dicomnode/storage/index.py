@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, select
 
 from dicomnode.errors import NotInStore
 from dicomnode.findings import NotEvaluated, Outcome
@@ -31,10 +31,6 @@ from dicomnode.storage.database import Database
 from dicomnode.storage.schema import conflicts, documents, instances, jobs, studies
 
 log = get_logger(__name__)
-
-
-_BY_SOP_INSTANCE_UID = select(instances).where(instances.c.sop_instance_uid == bindparam("uid"))
-"""Built once: every received instance is looked up."""
 
 
 class SqlIndex:
@@ -61,9 +57,7 @@ class SqlIndex:
         acceptance.record_conflict(self._database, received, path=path)
 
     def lookup(self, sop_instance_uid: str) -> StoredInstance | None:
-        row = self._database.read(
-            lambda c: c.execute(_BY_SOP_INSTANCE_UID, {"uid": sop_instance_uid}).mappings().first()
-        )
+        row = self._row(select(instances).where(instances.c.sop_instance_uid == sop_instance_uid))
         return records.stored_instance(row) if row is not None else None
 
     def instance(self, instance_id: int) -> StoredInstance:

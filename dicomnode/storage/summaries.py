@@ -23,8 +23,6 @@ from dicomnode.ports import StudySummary
 from dicomnode.storage.schema import document_images, documents, instances, jobs, outcomes, studies
 from dicomnode.storage.transitions import FAILED, QUEUED, RUNNING
 
-STATES = ("receiving", "analysing", "reporting", "delivering", "done", "failed")
-
 
 def summaries(
     connection: Connection,
