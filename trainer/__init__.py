@@ -3,11 +3,11 @@
 Imports go downward only; `|` separates siblings that do not know each other::
 
     cli
-    retrain | launch                            later: the monthly run, the cluster's Job
-    fit                                         what one training run does, step by step
-    train | evaluate | export | registry
+    retrain | submit | launch        the monthly run; the cluster's Job; several processes here
+    fit | gate                       what one training run does; whether a candidate may serve
+    train | evaluate | export | registry | audit
     networks
-    features | data | cluster
+    features | data | cluster | dropout
     config
     errors
 
