@@ -8,12 +8,14 @@ index through ports; never decodes pixel data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from dicomnode.errors import StorageFull
 from dicomnode.logs import get_logger
 from dicomnode.metrics import Metrics
 from dicomnode.ports import Acceptance, Clock, Files, Index, ReceivedInstance
+from dicomnode.sr import DOCUMENT_CLASSES
 from dicomnode.status import StorageStatus
 
 log = get_logger(__name__)
@@ -76,6 +78,8 @@ class Intake:
         place, so keeping it again changes nothing, and no look-up is on the way of the
         others."""
         path = self._files.keep(received)
+        if self._comes_back(received):
+            received = replace(received, own_product=True)
         now = self._clock()
         acceptance = self._index.accept(
             received, path=path, now=now, report_due_at=now + self._idle
@@ -83,6 +87,14 @@ class Intake:
         if acceptance is Acceptance.CONFLICT:
             self._index.record_conflict(received, path=self._files.set_aside(path))
         return acceptance
+
+    def _comes_back(self, received: ReceivedInstance) -> bool:
+        """A document of ours whose Manufacturer a PACS has rewritten: its UID tells."""
+        return (
+            not received.own_product
+            and received.sop_class_uid in DOCUMENT_CLASSES
+            and self._index.is_own_document(received.sop_instance_uid)
+        )
 
     def _count(self, received: ReceivedInstance, outcome: str) -> None:
         self._metrics.instances_received.labels(received.peer_label, outcome).inc()

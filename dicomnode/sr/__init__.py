@@ -11,6 +11,8 @@ TID 1500, 1501, 1002, 1004, 1204, 300, 1600, 4019; IHE AI Results.
 
 from __future__ import annotations
 
+from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+
 from dicomnode.sr.content import (
     NOTICE,
     SERIES_DESCRIPTION,
@@ -25,7 +27,11 @@ from dicomnode.sr.report import build_report
 from dicomnode.sr.summary import report_json, report_json_bytes, report_text
 from dicomnode.sr.tables import release_tables
 
+DOCUMENT_CLASSES = frozenset({str(Comprehensive3DSRStorage), str(SecondaryCaptureImageStorage)})
+"""SOP Class UIDs of everything that is built here: report and heatmap."""
+
 __all__ = [
+    "DOCUMENT_CLASSES",
     "NOTICE",
     "SERIES_DESCRIPTION",
     "HeatmapContent",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from dicomnode.config import StorageSettings
+from dicomnode.findings import NotEvaluated, Reason
 from dicomnode.intake import Intake
+from dicomnode.jobs import JobKind
 from dicomnode.metrics import Metrics
+from dicomnode.ports import ReportPlan
+from dicomnode.sr import DOCUMENT_CLASSES
 from dicomnode.storage import Storage, open_storage
 from dicomnode.testing.stores import received_instance
 
@@ -95,6 +101,34 @@ def test_other_content_under_a_known_uid_is_kept_aside_and_never_overwrites(
     assert storage.index.named_paths([str(aside.relative_to(storage.files.root))])
     assert storage.index.lookup(first.sop_instance_uid) == held
     assert count(metrics, "conflict") == 2
+
+
+@pytest.mark.parametrize("sop_class_uid", sorted(DOCUMENT_CLASSES))
+def test_a_document_of_ours_that_comes_back_under_another_manufacturer_makes_no_job(
+    storage: Storage, intake: Intake, sop_class_uid: str
+) -> None:
+    """Some archives rewrite Manufacturer: then its UID tells that it is ours."""
+    intake.accept(received_instance(storage.files.incoming))
+    document = report_of_the_only_study(storage).report
+    jobs = [job.id for job in storage.queue.jobs()]
+    returned = received_instance(
+        storage.files.incoming, sop=document.sop_instance_uid, content=b"rewritten"
+    )
+    assert intake.accept(replace(returned, sop_class_uid=sop_class_uid)) == 0x0000
+    assert storage.index.lookup(document.sop_instance_uid) is not None
+    assert [job.id for job in storage.queue.jobs()] == jobs
+
+
+def report_of_the_only_study(storage: Storage) -> ReportPlan:
+    numbers = itertools.count(1)
+    (analyse,) = storage.queue.claim(JobKind.ANALYSE, owner="w", now=NOW, lease_seconds=60)
+    refused = NotEvaluated(reason=Reason.VIEW, detail="found LATERAL, expected AP or PA")
+    storage.index.record_outcome(analyse, refused, now=NOW)
+    later = NOW + timedelta(minutes=1)
+    (report,) = storage.queue.claim(JobKind.REPORT, owner="w", now=later, lease_seconds=60)
+    plan = storage.index.plan_report(report, now=later, new_uid=lambda: f"2.25.{next(numbers)}")
+    assert plan is not None
+    return plan
 
 
 def test_a_full_disk_is_answered_with_a700_and_nothing_is_kept(
