@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     exists,
     literal,
+    or_,
     select,
     true,
     update,
@@ -127,7 +128,7 @@ def late_image(excluded: Any) -> dict[str, Any]:
     """What another image does to the REPORT job that its study has (ON CONFLICT)."""
     held_by_worker = jobs.c.state == RUNNING
     waiting = jobs.c.state == QUEUED
-    active = jobs.c.state.in_((RUNNING, QUEUED))
+    active = or_(held_by_worker, waiting)
     later = and_(waiting, jobs.c.run_at > excluded.run_at)
     return {
         "generation": jobs.c.generation + 1,
