@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from dicomnode.modelcard import CARD_PATH, Code, ModelCard, Threshold
 from trainer import registry
 from trainer.errors import NothingToDo, RegistryError
+from trainer.registry import directory
 
 CARD = ModelCard(
     model_name="covid19",
@@ -73,7 +77,7 @@ def test_a_failed_run_leaves_nothing_behind(tmp_path: Path):
 
     with pytest.raises(OSError, match="no space left"):
         fails()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_what_is_being_written_is_hidden_from_servers(tmp_path: Path):
@@ -98,7 +102,7 @@ def test_publishers_at_the_same_time_get_numbers_of_their_own(tmp_path: Path):
 def test_a_number_taken_by_somebody_without_the_lock_is_stepped_over(
     tmp_path: Path, monkeypatch, content
 ):
-    seen = registry.versions
+    seen = directory.versions
 
     def just_before_the_copy(base: Path) -> tuple[int, ...]:
         found = seen(base)
@@ -107,14 +111,14 @@ def test_a_number_taken_by_somebody_without_the_lock_is_stepped_over(
             (base / "1" / "saved_model.pb").write_text(content)
         return found
 
-    monkeypatch.setattr(registry, "versions", just_before_the_copy)
+    monkeypatch.setattr(directory, "versions", just_before_the_copy)
     assert publish(tmp_path) == 2
     copied = tmp_path / "1" / "saved_model.pb"
     assert (copied.read_text() if copied.exists() else None) == content
 
 
 def test_nobody_else_publishes_between_choosing_a_number_and_taking_it(tmp_path: Path, monkeypatch):
-    seen, turned_away = registry.versions, []
+    seen, turned_away = directory.versions, []
 
     def while_choosing(base: Path) -> tuple[int, ...]:
         with (base / ".lock").open("r+") as handle:
@@ -124,9 +128,66 @@ def test_nobody_else_publishes_between_choosing_a_number_and_taking_it(tmp_path:
                 turned_away.append(base)
         return seen(base)
 
-    monkeypatch.setattr(registry, "versions", while_choosing)
+    monkeypatch.setattr(directory, "versions", while_choosing)
     publish(tmp_path)
     assert turned_away == [tmp_path]
+
+
+def test_what_a_killed_publisher_left_is_removed_by_the_next_one(tmp_path: Path):
+    program = (
+        "import sys; from pathlib import Path; from trainer import registry\n"
+        "with registry.staging(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'saved_model.pb').write_text('half')\n"
+        "    print(folder.name, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as publisher:
+        assert publisher.stdout is not None
+        left = tmp_path / publisher.stdout.readline().strip()
+        publish(tmp_path)
+        assert (left / "saved_model.pb").exists(), "it was at work"
+        publisher.send_signal(signal.SIGKILL)
+        publisher.wait(30)
+        assert left.exists()
+        publish(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "1", "2"]
+
+
+def test_a_hidden_folder_of_somebody_else_stays(tmp_path: Path):
+    (tmp_path / ".staging-copied-by-hand").mkdir()
+    publish(tmp_path)
+    assert (tmp_path / ".staging-copied-by-hand").is_dir()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path):
+    (tmp_path / "base").write_text("a file")
+    with pytest.raises(RegistryError, match="cannot write to"):
+        publish(tmp_path / "base")
+
+
+def test_a_candidate_is_published_only_after_the_version_it_was_held_against(tmp_path: Path):
+    publish(tmp_path)
+    with registry.staging(tmp_path) as folder:
+        (folder / "saved_model.pb").write_text("candidate")
+        publish(tmp_path)
+        with pytest.raises(RegistryError, match=r"served version 1 when .* and version 2 now"):
+            registry.publish_after(folder, tmp_path, 1)
+        with pytest.raises(RegistryError, match="served no version"):
+            registry.publish_after(folder, tmp_path, None)
+        assert registry.versions(tmp_path) == (1, 2)
+        assert registry.publish_after(folder, tmp_path, 2) == 3
+
+
+def test_a_copy_is_published_and_the_original_stays(tmp_path: Path):
+    publish(tmp_path / "a", "refused")
+    assert registry.publish_copy(tmp_path / "a" / "1", tmp_path / "b") == 1
+    assert (tmp_path / "b" / "1" / "saved_model.pb").read_text() == "refused"
+    assert registry.versions(tmp_path / "a") == (1,)
+    with pytest.raises(RegistryError, match=r"no saved_model\.pb; expected a version's folder"):
+        registry.publish_copy(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_withdrawn_version_is_kept_and_its_number_not_given_out_again(tmp_path: Path):
@@ -160,14 +221,14 @@ def test_the_last_version_is_never_rolled_back(tmp_path: Path):
 
 def test_everything_is_on_disk_before_the_version_is_visible(tmp_path: Path, monkeypatch):
     synced: set[str] = set()
-    fsync = registry._fsync
+    fsync = directory._fsync
 
     def recording(path: Path) -> None:
         if not (tmp_path / "1").exists():
             synced.add(path.name)
         fsync(path)
 
-    monkeypatch.setattr(registry, "_fsync", recording)
+    monkeypatch.setattr(directory, "_fsync", recording)
     publish(tmp_path)
     expected = {"saved_model.pb", "variables", "variables.index", "assets.extra", "model_card.json"}
     assert expected <= synced
@@ -184,3 +245,102 @@ def test_a_card_that_cannot_be_read_is_named(tmp_path: Path, card, message):
         path.write_text(card)
     with pytest.raises(RegistryError, match=message):
         registry.read_card(tmp_path, 1)
+
+
+# --------------------------------------------------------------------------------- promote
+
+
+@pytest.mark.parametrize(
+    ("present", "withdrawn", "version", "returns", "withdraws", "after"),
+    [
+        ((1, 2), (3,), 3, True, (), (1, 2, 3)),
+        ((1, 2, 3), (), 1, False, (2, 3), (1,)),
+        ((3, 4), (1, 2), 2, True, (3, 4), (2,)),
+        ((), (1,), 1, True, (), (1,)),
+    ],
+)
+def test_promotion_makes_a_version_the_highest_that_is_published(
+    tmp_path: Path, present, withdrawn, version, returns, withdraws, after
+):
+    publish_many(tmp_path, "a", max(*present, *withdrawn, 0))
+    for number in withdrawn:
+        registry.withdraw(tmp_path, number)
+    planned = registry.plan_promotion(tmp_path, version)
+    assert (planned.returns, planned.withdraws) == (returns, withdraws)
+    assert registry.versions(tmp_path) == present, "a plan changes nothing"
+    assert registry.promote(tmp_path, version) == planned
+    assert registry.versions(tmp_path) == after
+
+
+def test_a_promotion_is_taken_back_by_promoting_what_served(tmp_path: Path):
+    publish_many(tmp_path, "a", 3)
+    done = registry.promote(tmp_path, 1)
+    assert done.serving == 3
+    registry.promote(tmp_path, done.serving)
+    assert registry.versions(tmp_path)[-1] == 3
+    assert publish(tmp_path) == 4, "numbers are not given out again"
+
+
+def test_at_every_moment_of_a_promotion_the_old_or_the_new_version_is_the_highest(
+    tmp_path: Path, monkeypatch
+):
+    publish_many(tmp_path, "a", 4)
+    registry.withdraw(tmp_path, 1)
+    highest, move = [], directory._move
+
+    def watched(source: Path, target: Path) -> None:
+        move(source, target)
+        highest.append(registry.versions(tmp_path)[-1])
+
+    monkeypatch.setattr(directory, "_move", watched)
+    registry.promote(tmp_path, 1)
+    assert highest == [4, 4, 4, 1]
+
+
+def test_promoting_what_serves_is_nothing_to_do_and_an_unknown_version_is_named(tmp_path: Path):
+    publish_many(tmp_path, "a", 2)
+    registry.rollback(tmp_path)
+    with pytest.raises(NothingToDo, match=r"version 1 of .* serves already"):
+        registry.promote(tmp_path, 1)
+    with pytest.raises(RegistryError, match="no version 9; published: 1; withdrawn: 2"):
+        registry.promote(tmp_path, 9)
+
+
+# ------------------------------------------------------------------------------------ diff
+
+
+def with_films(base: Path, version: int, *films: tuple[str, str, str]) -> None:
+    path = base / str(version) / registry.TRAINING_MANIFEST_PATH
+    rows = [("sha256", "label", "part"), *films]
+    path.write_text("".join(f"{','.join(row)}\n" for row in rows))
+
+
+def test_a_comparison_counts_the_films_that_came_went_and_changed(tmp_path: Path):
+    publish_many(tmp_path, "a", 2)
+    with_films(
+        tmp_path, 1, ("a", "ill", "training"), ("b", "ill", "test"), ("c", "well", "training")
+    )
+    with_films(
+        tmp_path, 2, ("b", "ill", "training"), ("c", "ill", "training"), ("d", "well", "test")
+    )
+    compared = registry.compare(tmp_path, 1, 2)
+    assert compared.films == {"added": 1, "removed": 1, "relabelled": 1, "moved": 1, "kept": 2}
+    rows = {(row.section, row.name): (row.first, row.second) for row in compared.rows}
+    assert rows["data", "label ill"] == (2, 2)
+    assert rows["data", "part training"] == (2, 2)
+    assert rows["network", "network"] == ("tiny", "tiny")
+    assert rows["network", "device_uid"][0] != rows["network", "device_uid"][1]
+
+
+def test_versions_that_do_not_say_their_films_are_compared_without_them(tmp_path: Path):
+    publish_many(tmp_path, "a", 2)
+    registry.withdraw(tmp_path, 2)
+    with_films(tmp_path, 1, ("a", "ill", "training"))
+    assert registry.compare(tmp_path, 1, 2).films is None
+
+
+def test_a_damaged_list_of_films_is_named(tmp_path: Path):
+    publish(tmp_path)
+    (tmp_path / "1" / registry.TRAINING_MANIFEST_PATH).write_text("digest\nabc\n")
+    with pytest.raises(RegistryError, match=r"training_manifest\.csv cannot be read"):
+        registry.used_films(tmp_path / "1")
