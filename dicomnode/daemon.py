@@ -156,6 +156,7 @@ class Node:
         for state in JobState:
             self.metrics.jobs.labels(state.value).set(counts.get(state, 0))
         self.metrics.store_free_bytes.set(self.storage.files.free_bytes())
+        self.metrics.store_minimum_free_bytes.set(self.settings.storage.minimum_free_bytes)
 
 
 def build(settings: Settings) -> Node:

@@ -88,6 +88,11 @@ class Metrics:
             "Bytes free on the store's file system",
             registry=self.registry,
         )
+        self.store_minimum_free_bytes = Gauge(
+            "dicomnode_store_minimum_free_bytes",
+            "storage.minimum_free_bytes: with less than this free, images are refused",
+            registry=self.registry,
+        )
         self.associations = Gauge(
             "dicomnode_associations",
             "Associations that are open now",
