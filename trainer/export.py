@@ -1,13 +1,17 @@
 """A network as a SavedModel that TF Serving and the embedded model server can load.
 
-Three signatures, any batch size; each input is named `images`:
+Three signatures, any batch size, h x w as the network's preprocess profile has them (224 x 224
+or 299 x 299); each input is named `images`:
 
-==================  ==============================  =====================================
-`serving_default`   float32 [N,224,224,3] in 0..1   `probabilities` float32 [N,C]
-`uint8`             uint8 [N,224,224,3]             `probabilities`
-`explain`           uint8 [N,224,224,3]             `probabilities`, `cam` float32 [N,h,w],
-                                                    `embedding` float32 [N,d]
-==================  ==============================  =====================================
+==================  ==========================  =========================================
+`serving_default`   float32 [N,h,w,3] in 0..1   `probabilities` float32 [N,C]
+`uint8`             uint8 [N,h,w,3]             `probabilities`
+`explain`           uint8 [N,h,w,3]             `probabilities`, `cam` float32 [N,i,j],
+                                                `embedding` float32 [N,d]
+==================  ==========================  =========================================
+
+The probabilities are calibrated: the logits are divided by the temperature of the model card
+(Guo et al. 2017) inside the graph, for all three.
 
 `cam` is Grad-CAM (Selvaraju et al. 2017) of the positive class's logit over the others,
 computed inside the graph: each channel of the feature map weighted by its mean gradient,
@@ -18,12 +22,14 @@ the mean of the feature map over the film.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.imaging.profiles import profile_named
 from dicomnode.modelcard import CARD_PATH, ModelCard
 from trainer.errors import TrainerError
 from trainer.networks import Network
@@ -32,15 +38,23 @@ WARMUP_PATH: Final = "assets.extra/tf_serving_warmup_requests"
 _TOLERANCE: Final = 1e-4
 
 
-def export(network: Network, folder: Path, card: ModelCard, warmup: NDArray[np.uint8]) -> None:
+def export(
+    network: Network,
+    folder: Path,
+    card: ModelCard,
+    warmup: NDArray[np.uint8],
+    temperature: float = 1.0,
+) -> None:
     """Write the SavedModel, the card and the warm-up requests into `folder`.
 
-    `warmup` is one film, uint8 [1, 224, 224, 3]. What was written is loaded again and asked
-    about it; raises `TrainerError` when it answers otherwise than the network in memory.
+    `warmup` is one film, uint8 [1, h, w, 3]; `temperature` is what the card's calibration
+    says. What was written is loaded again and asked about the film. Raises `TrainerError` when
+    it answers otherwise than the network in memory, or when the card tells of another network.
     """
     import tensorflow as tf  # noqa: PLC0415
 
-    module = _servable(tf, network, card.positive_index)
+    _require_fit(network, card, warmup, temperature)
+    module = _servable(tf, network, card.positive_index, temperature)
     tf.saved_model.save(
         module,
         str(folder),
@@ -56,18 +70,41 @@ def export(network: Network, folder: Path, card: ModelCard, warmup: NDArray[np.u
     _check(tf, folder, module, warmup)
 
 
-def _servable(tf: Any, network: Network, positive: int) -> Any:
+def _require_fit(
+    network: Network, card: ModelCard, warmup: NDArray[np.uint8], temperature: float
+) -> None:
+    """Whoever reads the card later prepares films and reads probabilities by it."""
+    if card.preprocess_profile != network.profile:
+        raise TrainerError(
+            f"the model card names the preprocess profile {card.preprocess_profile}, "
+            f"{network.name} takes {network.profile}; nothing was published"
+        )
+    expected = (1, *profile_named(network.profile).shape)
+    if warmup.dtype != np.uint8 or warmup.shape != expected:
+        raise TrainerError(
+            f"the warm-up film is {warmup.dtype} {list(warmup.shape)}, expected uint8 "
+            f"{list(expected)} as {network.profile} makes it; nothing was published"
+        )
+    if not math.isclose(card.calibration.temperature, temperature, rel_tol=1e-3):
+        raise TrainerError(
+            f"the model card says temperature {card.calibration.temperature:g}, the graph would "
+            f"get {temperature:g}; nothing was published"
+        )
+
+
+def _servable(tf: Any, network: Network, positive: int, temperature: float) -> Any:
     import keras  # noqa: PLC0415
 
     backbone, head = network.backbone, network.head
     logits_of = keras.Model(head.input, head.get_layer("logits").output)
-    film = (None, 224, 224, 3)
+    film = (None, *profile_named(network.profile).shape)
 
     def unit(images: Any) -> Any:
         return tf.cast(images, tf.float32) / 255.0
 
     def probabilities(images: Any) -> Any:
-        return head(backbone(images, training=False), training=False)
+        logits = logits_of(backbone(images, training=False), training=False)
+        return tf.nn.softmax(logits / temperature)
 
     def explain(images: Any) -> dict[str, Any]:
         features = backbone(unit(images), training=False)
@@ -79,7 +116,7 @@ def _servable(tf: Any, network: Network, positive: int) -> Any:
         weights = tf.reduce_mean(tape.gradient(margin, features), axis=(1, 2), keepdims=True)
         evidence = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
         peak = tf.reduce_max(evidence, axis=(1, 2), keepdims=True)
-        answer = tf.nn.softmax(logits)
+        answer = tf.nn.softmax(logits / temperature)
         cam = tf.math.divide_no_nan(evidence, peak) * answer[:, positive, None, None]
         return {
             "probabilities": answer,

@@ -9,6 +9,8 @@ stretched to 224 x 224 whatever its aspect (no letterbox: a black border would t
 network the shape of the detector, which differs by hospital), by an antialiased bilinear
 filter, the grey repeated in three channels. Integers are sent; the scaling to 0..1 or to
 whatever the backbone expects is the first step of the exported graph.
+
+`unit-rgb-299/1` is the same at 299 x 299, the size that Xception was made for.
 """
 
 from __future__ import annotations
@@ -52,6 +54,9 @@ PROFILES: Mapping[str, PreprocessProfile] = MappingProxyType(
         for profile in (
             PreprocessProfile(
                 name="unit-rgb-224/1", height=224, width=224, scale=1 / 255, offset=0.0
+            ),
+            PreprocessProfile(
+                name="unit-rgb-299/1", height=299, width=299, scale=1 / 255, offset=0.0
             ),
         )
     }

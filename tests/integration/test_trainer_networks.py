@@ -111,7 +111,7 @@ def test_weights_of_another_network_are_refused(shared_data: Path):
 def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, name):
     path = tmp_path / "weights.h5"
     path.write_bytes(b"not HDF5")
-    with pytest.raises(WeightsError, match="does not hold the weights"):
+    with pytest.raises(WeightsError, match="is no weights file"):
         networks.build(name, weights=str(path), classes=2, seed=1)
 
 

@@ -1,0 +1,136 @@
+"""Backbones of keras.applications with the weights that were asked for, or one clear error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.errors import WeightsError
+from trainer.networks.catalogue import APPLICATIONS, IMAGENET_DEVIATION
+
+
+def backbone(name: str, *, weights: str, alpha: float | None, side: int) -> Any:
+    """The functional keras model, its input in the range that the application expects.
+
+    `weights` is `random`, `imagenet` or the path of a Keras .h5 or .weights.h5 file without
+    top; `alpha` the width of a MobileNet, None takes it from the file, or 1. Raises
+    `WeightsError`.
+    """
+    import keras  # noqa: PLC0415 - tensorflow takes seconds to import
+
+    application = APPLICATIONS[name]
+    options: dict[str, Any] = {"include_top": False, "input_shape": (side, side, 3)}
+    if application.widths:
+        from_file = weights not in ("random", "imagenet")
+        options["alpha"] = alpha or (_width(name, Path(weights)) if from_file else 1.0)
+    constructor = getattr(keras.applications, application.constructor)
+    if weights != "imagenet":
+        model = constructor(weights=None, **options)
+        if weights != "random":
+            _load(model, name, Path(weights))
+    else:
+        model = _downloaded(constructor, name, options)
+    for layer in model.layers:
+        # drop-connect of EfficientNet: each replica would draw its own; heads have dropout
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    return model
+
+
+def content_sha256(model: Any, *facts: str | float) -> str:
+    """Of the facts, and the name, shape and content of every weight of the model."""
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for weight in model.weights:
+        array = np.ascontiguousarray(weight.numpy())
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _downloaded(constructor: Any, name: str, options: dict[str, Any]) -> Any:
+    try:
+        return constructor(weights="imagenet", **options)
+    except (ValueError, OSError) as error:
+        raise WeightsError(_unreachable(name)) from error
+    except Exception as error:
+        # keras.utils.get_file raises a bare Exception when a download fails
+        if type(error) is not Exception:
+            raise
+        raise WeightsError(_unreachable(name)) from error
+
+
+def _unreachable(name: str) -> str:
+    return (
+        f"the imagenet weights of {name} cannot be downloaded from here; "
+        "fetch the no-top .h5 file elsewhere and pass it as --weights FILE"
+    )
+
+
+def _load(model: Any, name: str, path: Path) -> None:
+    if path.suffix != ".h5":
+        raise WeightsError(f"{path}: expected a Keras weights file ending in .h5 or .weights.h5")
+    held, expected = _parameters(path), model.count_params()
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} does not hold the weights of {name} without top: it has {held:,} "
+            f"parameters, expected {expected:,} in Keras's layout; check --network, --alpha "
+            "and that the file was saved with include_top=False"
+        ) from error
+    if name == "efficientnet_b0":
+        _divide_by_deviation_again(model)
+
+
+def _divide_by_deviation_again(model: Any) -> None:
+    """Complete the scaling that the published weights of EfficientNet were trained with.
+
+    They expect (x - mean) / deviation**2. Keras adds the missing division as a layer, but
+    only to a network that it downloads itself; for a file it is left out, and the features
+    are then others. Here the weights of the normalisation take it up. A file with another
+    mean (0 in a network that was never shown ImageNet) is left as it is.
+    """
+    import keras  # noqa: PLC0415 - tensorflow takes seconds to import
+
+    layer = next(one for one in model.layers if isinstance(one, keras.layers.Normalization))
+    mean, variance, *count = layer.get_weights()
+    deviation = np.array(IMAGENET_DEVIATION, np.float32)
+    if np.allclose(variance.ravel(), deviation**2, rtol=0.02) and mean.any():
+        layer.set_weights([mean, variance * deviation.reshape(variance.shape), *count])
+    layer.finalize_state()
+
+
+def _width(name: str, path: Path) -> float:
+    """The width of a MobileNet from the number of parameters in its file."""
+    known, held = APPLICATIONS[name].widths, _parameters(path)
+    if held not in known:
+        widths = ", ".join(f"{alpha:g}" for alpha in known.values())
+        raise WeightsError(
+            f"{path} holds {held} parameters; {name} without top has {widths} as widths "
+            "and none of that size; pass --alpha if it is another"
+        )
+    return known[held]
+
+
+def _parameters(path: Path) -> int:
+    """How many numbers a weights file holds. Raises `WeightsError`."""
+    import h5py  # noqa: PLC0415 - comes with keras
+
+    sizes: list[int] = []
+
+    def add(_name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            sizes.append(int(node.size or 0))
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(add)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} is no weights file; expected HDF5 as Keras saves it (.h5 or .weights.h5)"
+        ) from error
+    return sum(sizes)
