@@ -19,7 +19,9 @@
         ├── NotAnInstance          the bytes are not a DICOM instance that can be indexed
         ├── NotInStore             no such instance, document or path in the store
         ├── ModelRefused           the model server rejects what we send
+        │   └── OtherSizeWanted        the version that would answer takes another size
         ├── DeliveryRefused        the PACS rejects the document for good
+        ├── LabelsRefused          labels that cannot be recorded as they are
         └── ReportUnbuildable      the study's header cannot be carried into a valid report
 
 A message names the thing, what was found, what was expected and the next step, and
@@ -141,10 +143,26 @@ class ModelRefused(PermanentError):
     code = "model_refused"
 
 
+class OtherSizeWanted(ModelRefused):
+    """The version that would answer takes images of another size; `model_version` names it."""
+
+    code = "other_size_wanted"
+
+    def __init__(self, message: str, *, model_version: int) -> None:
+        super().__init__(message)
+        self.model_version = model_version
+
+
 class DeliveryRefused(PermanentError):
     """The PACS rejects the document for good."""
 
     code = "delivery_refused"
+
+
+class LabelsRefused(PermanentError):
+    """Labels that cannot be recorded as they are: nothing of what came with them was."""
+
+    code = "labels_refused"
 
 
 class ReportUnbuildable(PermanentError):

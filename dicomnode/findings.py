@@ -49,7 +49,7 @@ class NotEvaluated:
 class PreparedImage:
     """An image that passed the gate, ready for the model.
 
-    `tensor` is uint8 [224, 224, 3]; `display` is uint8 [rows, columns], the same
+    `tensor` is uint8 [height, width, 3]; `display` is uint8 [rows, columns], the same
     8-bit greys (0 black, bright = dense) with the long side at most 1024 pixels, for
     the heatmap.
     """

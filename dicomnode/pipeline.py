@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicomnode import sr
-from dicomnode.errors import ModelRefused
+from dicomnode.errors import ModelRefused, OtherSizeWanted
 from dicomnode.findings import Evaluated, NotEvaluated, Outcome, Prediction, PreparedImage
 from dicomnode.imaging.display import png_bytes, png_pixels
 from dicomnode.jobs import Job
@@ -54,20 +54,26 @@ class Analyst:
         """Judge the image at `path`.
 
         The image is prepared as the newest card says. When a version with another
-        preprocess profile answers (a roll-out in progress), its answer is thrown away
-        and that very version is asked again with the image prepared as *its* card says.
+        preprocess profile answers, or would if the image had its size (a roll-out in
+        progress), that very version is asked again with the image prepared as *its* card
+        says; a first answer is thrown away.
         """
         profile = self._cards.newest().preprocess_profile
         prepared = self._prepare(path, profile)
         if isinstance(prepared, NotEvaluated):
             return self._refused(prepared)
-        prediction = self._predict(prepared, version=None)
-        card = self._cards.get(prediction.model_version)
+        try:
+            prediction = self._predict(prepared, version=None)
+            card = self._cards.get(prediction.model_version)
+        except OtherSizeWanted as wanted:
+            card = self._cards.get(wanted.model_version)
+            if card.preprocess_profile == profile:
+                raise
         if card.preprocess_profile != profile:
             prepared = self._prepare(path, card.preprocess_profile)
             if isinstance(prepared, NotEvaluated):
                 return self._refused(prepared)
-            prediction = self._predict(prepared, version=prediction.model_version)
+            prediction = self._predict(prepared, version=card.model_version)
         return Judgement(outcome=self._conclude(prediction, card), image=prepared)
 
     def _prepare(self, path: Path, profile: str) -> PreparedImage | NotEvaluated:

@@ -340,9 +340,10 @@ class Predictor(Protocol):
     """The replicas that serve the model."""
 
     def predict(self, image: NDArray[np.uint8], *, version: int | None = None) -> Prediction:
-        """Ask for uint8 [224, 224, 3]; `version` None means the newest one that is served.
+        """Ask for uint8 [height, width, 3]; `version` None means the newest that is served.
 
-        Raises `BackendUnavailable` (retry later) or `ModelRefused` (never).
+        Raises `BackendUnavailable` (retry later) or `ModelRefused` (never); its
+        `OtherSizeWanted` names the version that takes another size.
         """
 
     def ready(self) -> bool:

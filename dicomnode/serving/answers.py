@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.errors import ModelRefused
+from dicomnode.errors import ModelRefused, OtherSizeWanted
 from dicomnode.findings import Prediction
 from dicomnode.wire import methods, tensors
 from dicomnode.wire.generated import serving_pb2 as pb
 from dicomnode.wire.tensors import TensorError
 
-IMAGE_SHAPE = (224, 224, 3)
+CHANNELS = 3
 PREFERRED = ("explain", "uint8", "serving_default")
 """The richest answer first (docs: model directory)."""
 
@@ -37,6 +37,14 @@ class Question:
     dtype: int
     version: int
     """Of which this was learned."""
+    size: tuple[int | None, int | None] = (None, None)
+    """Height and width that it takes; None is any."""
+
+    def takes(self, image: NDArray[np.uint8]) -> bool:
+        """Whether uint8 [height, width, 3] has the size."""
+        return all(
+            want in (None, got) for want, got in zip(self.size, image.shape[:2], strict=True)
+        )
 
 
 def question(response: Any, *, backend: str) -> Question:
@@ -58,12 +66,17 @@ def question(response: Any, *, backend: str) -> Question:
             reasons.append(f"{signature}: {problem}")
             continue
         input_name, info = next(iter(inputs.items()))
+        shape = tensors.shape_of(info.tensor_shape)
         return Question(
-            signature=signature, input_name=input_name, dtype=info.dtype, version=version
+            signature=signature,
+            input_name=input_name,
+            dtype=info.dtype,
+            version=version,
+            size=(None, None) if shape is None else (shape[1], shape[2]),
         )
     raise ModelRefused(
         f"model {name!r} version {version} at {backend} has no signature that takes one image"
-        f" [N,224,224,3]: {'; '.join(reasons) or ', '.join(sorted(signatures)) or 'none at all'}"
+        f" [N,h,w,3]: {'; '.join(reasons) or ', '.join(sorted(signatures)) or 'none at all'}"
     )
 
 
@@ -78,17 +91,15 @@ def _problem(signature: Any) -> str:
     shape = tensors.shape_of(info.tensor_shape)
     if shape is None:
         return ""
-    if len(shape) != 4 or any(
-        size not in (None, want) for size, want in zip(shape, (1, *IMAGE_SHAPE), strict=True)
-    ):
-        return f"takes {list(shape)}, expected [N,224,224,3]"
+    if len(shape) != 4 or shape[0] not in (None, 1) or shape[3] not in (None, CHANNELS):
+        return f"takes {list(shape)}, expected [N,h,w,3]"
     return ""
 
 
 def request(
     image: NDArray[np.uint8], asked: Question, *, model_name: str, version: int | None
 ) -> Any:
-    """A PredictRequest for uint8 [224,224,3]. A float signature gets it in 0..1."""
+    """A PredictRequest for uint8 [height,width,3]. A float signature gets it in 0..1."""
     message = pb.PredictRequest()
     message.model_spec.name = model_name
     message.model_spec.signature_name = asked.signature
@@ -102,11 +113,22 @@ def request(
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """Raises `ModelRefused` for anything but uint8 [224, 224, 3]."""
-    if image.dtype != np.uint8 or image.shape != IMAGE_SHAPE:
+    """Raises `ModelRefused` for anything but uint8 [height, width, 3]."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != CHANNELS:
         raise ModelRefused(
-            f"the model takes uint8 {list(IMAGE_SHAPE)}, got {image.dtype} {list(image.shape)};"
+            f"models take uint8 [height, width, 3], got {image.dtype} {list(image.shape)};"
             " the preprocess profile does not match the model"
+        )
+
+
+def check_size(image: NDArray[np.uint8], asked: Question, *, model_name: str, backend: str) -> None:
+    """Raises `OtherSizeWanted` for an image that the version would not take."""
+    if not asked.takes(image):
+        wanted = ["any" if size is None else size for size in asked.size]
+        raise OtherSizeWanted(
+            f"model {model_name!r} version {asked.version} at {backend} takes images of {wanted},"
+            f" got {list(image.shape[:2])}; the preprocess profile of its card does not match it",
+            model_version=asked.version,
         )
 
 

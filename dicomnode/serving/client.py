@@ -61,11 +61,12 @@ class ServingClient:
         self._pool = Pool(settings, metrics=self._metrics, lookup=lookup, clock=clock)
 
     def predict(self, image: NDArray[np.uint8], *, version: int | None = None) -> Prediction:
-        """Ask for uint8 [224, 224, 3]; `version` None means the newest one that is served.
+        """Ask for uint8 [height, width, 3]; `version` None means the newest that is served.
 
         Raises `BackendUnavailable` when no backend answers within
         `serving.timeout_seconds` (retry later), `ModelRefused` when the servers reject
-        what is sent or answer nonsense (never).
+        what is sent or answer nonsense (never); its `OtherSizeWanted` names the version that
+        would have answered an image of another size.
         """
         answers.check_image(image)
         deadline = self._clock() + self._settings.timeout_seconds
@@ -102,19 +103,23 @@ class ServingClient:
             self._pool.release(lease, verdict)
 
     def _ask(
-        self, backend: Backend, image: NDArray[np.uint8], version: int | None, deadline: float
+        self,
+        backend: Backend,
+        image: NDArray[np.uint8],
+        version: int | None,
+        deadline: float,
+        *,
+        again: bool = True,
     ) -> tuple[Prediction | _Failed, Verdict]:
         """Raises `ModelRefused`."""
-        known = version in backend.questions
         try:
             prediction = self._exchange(backend, image, version, deadline)
         except grpc.RpcError as error:
             failed = self._failed(backend, error)
-            if VERDICTS[failed.code] is Verdict.REFUSED and known:
-                # another version may have come meanwhile that wants to be asked differently
-                backend.questions.pop(version, None)
-                return self._ask(backend, image, version, deadline)
             backend.questions.pop(version, None)
+            if VERDICTS[failed.code] is Verdict.REFUSED and again:
+                # another version may have come meanwhile that wants to be asked differently
+                return self._ask(backend, image, version, deadline, again=False)
             if VERDICTS[failed.code] is Verdict.REFUSED:
                 raise ModelRefused(
                     f"model {self._settings.model_name!r} refused the request at {failed}"
@@ -128,10 +133,13 @@ class ServingClient:
     ) -> Prediction:
         """Raises `grpc.RpcError` and `ModelRefused`."""
         asked = backend.questions.get(version)
-        if asked is None:
-            response = backend.metadata(version, timeout=self._timeout(deadline))
-            asked = answers.question(response, backend=backend.name)
+        if asked is None or not asked.takes(image):
+            metadata = backend.metadata(version, timeout=self._timeout(deadline))
+            asked = answers.question(metadata, backend=backend.name)
             backend.questions[version] = asked
+            answers.check_size(
+                image, asked, model_name=self._settings.model_name, backend=backend.name
+            )
         request = answers.request(
             image, asked, model_name=self._settings.model_name, version=version
         )

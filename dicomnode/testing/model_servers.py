@@ -33,7 +33,6 @@ _OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {
         "embedding": (-1, 3),
     },
 }
-_IMAGE = (-1, 224, 224, 3)
 
 Spoil = Callable[[Any], Any]
 """Changes a PredictResponse before it is sent."""
@@ -42,8 +41,8 @@ Spoil = Callable[[Any], Any]
 class FakeModelServer:
     """A gRPC server on a free loopback port; a context manager.
 
-    `version`, `signatures`, `service_seconds`, `state`, `failures` and `spoil` may be
-    changed while it runs.
+    `version`, `side`, `signatures`, `service_seconds`, `state`, `failures` and `spoil` may
+    be changed while it runs.
     """
 
     def __init__(
@@ -59,6 +58,8 @@ class FakeModelServer:
     ) -> None:
         self.model_name = model_name
         self.version = version
+        self.side = 224
+        """Height and width of the images that it takes."""
         self.service_seconds = service_seconds
         self.signatures = tuple(signatures)
         self.slope = slope
@@ -124,6 +125,10 @@ class FakeModelServer:
     ) -> None:
         self.stop()
 
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        return -1, self.side, self.side, 3
+
     # ---------------------------------------------------------------- calls
 
     def _predict(self, request: Any, context: Any) -> Any:
@@ -161,10 +166,10 @@ class FakeModelServer:
             )
         image = tensors.from_proto(request.inputs["image"])
         expected = np.dtype(np.float32 if name == "serving_default" else np.uint8)
-        if image.dtype != expected or image.shape[1:] != _IMAGE[1:]:
+        if image.dtype != expected or image.shape[1:] != self._shape[1:]:
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f'input "image" of signature "{name}" expects {expected} [?,224,224,3],'
+                f'input "image" of signature "{name}" expects {expected} [?,{self.side},{self.side},3],'
                 f" got {image.dtype} {list(image.shape)}",
             )
         response = pb.PredictResponse()
@@ -183,7 +188,7 @@ class FakeModelServer:
             signature = signatures.signature_def[name]
             signature.method_name = "tensorflow/serving/predict"
             dtype = pb.DT_FLOAT if name == "serving_default" else pb.DT_UINT8
-            signature.inputs["image"].CopyFrom(_info(dtype, _IMAGE))
+            signature.inputs["image"].CopyFrom(_info(dtype, self._shape))
             for alias, shape in _OUTPUTS[name].items():
                 signature.outputs[alias].CopyFrom(_info(pb.DT_FLOAT, shape))
         response = pb.GetModelMetadataResponse()
@@ -238,8 +243,9 @@ def _outputs(image: NDArray[Any], slope: float) -> dict[str, NDArray[np.float32]
     unit = image.astype(np.float32) / (255.0 if image.dtype == np.uint8 else 1.0)
     mean = unit.mean(axis=(1, 2, 3))
     positive = 1.0 / (1.0 + np.exp(-slope * (mean - 0.5)))
-    side = 224 // CAM_SIZE
-    cells = unit.reshape(-1, CAM_SIZE, side, CAM_SIZE, side, 3)
+    side = unit.shape[1] // CAM_SIZE
+    whole = unit[:, : side * CAM_SIZE, : side * CAM_SIZE]
+    cells = whole.reshape(-1, CAM_SIZE, side, CAM_SIZE, side, 3)
     low, high = unit.min(axis=(1, 2, 3)), unit.max(axis=(1, 2, 3))
     return {
         "probabilities": np.stack([1.0 - positive, positive], axis=1).astype(np.float32),

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from dicomnode.config import ServingSettings
-from dicomnode.errors import BackendUnavailable, ModelRefused
+from dicomnode.errors import BackendUnavailable, ModelRefused, OtherSizeWanted
 from dicomnode.findings import Prediction
 from dicomnode.metrics import Metrics
 from dicomnode.serving import ServingClient
@@ -89,6 +89,33 @@ def test_a_new_version_that_wants_to_be_asked_differently_is_asked_differently(
         server.version, server.signatures = 3, ("serving_default", "explain")
         assert client.predict(IMAGE).model_version == 3
         assert client.predict(IMAGE).cam is not None
+
+
+def test_a_version_that_takes_another_size_is_named_and_not_asked(connect: Connect) -> None:
+    """Version 2 takes 299 x 299; it comes and goes between requests."""
+    large = np.full((299, 299, 3), 255, np.uint8)
+    with FakeModelServer(version=1) as server:
+        client = connect(server)
+        assert client.predict(IMAGE).model_version == 1
+        with pytest.raises(OtherSizeWanted) as caught:
+            client.predict(large)
+        assert caught.value.model_version == 1
+        server.version, server.side = 2, 299
+        assert client.predict(large).model_version == 2
+        with pytest.raises(OtherSizeWanted) as caught:
+            client.predict(IMAGE)
+        assert caught.value.model_version == 2
+        server.version, server.side = 1, 224
+        assert client.predict(IMAGE).model_version == 1
+        assert server.answered == 3
+
+
+def test_a_version_that_comes_between_question_and_request_is_asked_in_its_way(
+    connect: Connect,
+) -> None:
+    with FakeModelServer(version=1) as server:
+        server.failures = [grpc.StatusCode.INVALID_ARGUMENT]
+        assert connect(server).predict(IMAGE).model_version == 1
 
 
 def test_a_version_can_be_asked_for(connect: Connect) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dicomnode.errors import ModelCardMissing, ModelRefused
+from dicomnode.errors import ModelCardMissing, ModelRefused, OtherSizeWanted
 from dicomnode.findings import Evaluated, NotEvaluated, Prediction, PreparedImage, Reason
 from dicomnode.metrics import Metrics
 from dicomnode.modelcard import Code, ModelCard, Threshold
@@ -69,15 +69,21 @@ class Preparer:
 
 
 class Predictor:
-    """Version `served` answers; a version that is asked for answers itself."""
+    """Version `served` answers; a version that is asked for answers itself.
 
-    def __init__(self, served: int, *probabilities: float) -> None:
+    With `wants`, the served version takes another size than the first image has.
+    """
+
+    def __init__(self, served: int, *probabilities: float, wants: str = "") -> None:
         self._served = served
+        self._wants = wants
         self._probabilities = probabilities or (0.2, 0.8)
         self.asked: list[tuple[int, int | None]] = []
 
     def predict(self, image: np.ndarray, *, version: int | None = None) -> Prediction:
         self.asked.append((int(image[0, 0, 0]), version))
+        if self._wants and version is None:
+            raise OtherSizeWanted(f"prepare it as {self._wants}", model_version=self._served)
         return Prediction(
             model_name="covid19",
             model_version=version or self._served,
@@ -134,6 +140,28 @@ def test_a_version_with_another_profile_is_asked_again_with_the_image_prepared_f
     assert predictor.asked == [(1, None), (2, 1)]
     assert isinstance(outcome, Evaluated)
     assert outcome.model_version == 1
+
+
+@pytest.mark.parametrize("served", [1, 2])
+def test_a_version_that_takes_another_size_is_asked_with_the_image_prepared_for_it(
+    analyst: Callable[..., Analyst], served: int
+) -> None:
+    """Version 2 is published and takes another size; until it is loaded version 1 answers."""
+    preparer, predictor = Preparer(), Predictor(served, wants="small/1" if served == 1 else "")
+    cards = card(1, profile="small/1"), card(2, profile="large/1")
+    outcome = analyst(preparer, predictor, *cards).judge(IMAGE).outcome
+    assert preparer.profiles == (["large/1", "small/1"] if served == 1 else ["large/1"])
+    assert isinstance(outcome, Evaluated)
+    assert outcome.model_version == served
+
+
+def test_a_version_whose_card_names_a_profile_of_another_size_is_refused_not_asked_for_ever(
+    analyst: Callable[..., Analyst],
+) -> None:
+    predictor = Predictor(1, wants="another/1")
+    with pytest.raises(OtherSizeWanted):
+        analyst(Preparer(), predictor, card(1)).judge(IMAGE)
+    assert len(predictor.asked) == 1
 
 
 def test_a_refused_image_never_reaches_the_model(

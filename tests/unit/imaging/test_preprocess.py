@@ -23,6 +23,7 @@ from tests.unit.imaging.datasets import chest_header
 
 UNIT = PROFILES["unit-rgb-224/1"]
 PINNED = [4, 48, 102]
+PINNED_299 = [1, 33, 105]
 
 
 def image_file(grey: np.ndarray, kind: str, mode: str | None = None) -> bytes:
@@ -32,10 +33,12 @@ def image_file(grey: np.ndarray, kind: str, mode: str | None = None) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("side", [224, 299])
 @pytest.mark.parametrize("shape", [(1, 1), (224, 224), (500, 300), (300, 2000)])
-def test_any_picture_is_stretched_to_the_profile(shape: tuple[int, int]) -> None:
-    tensor = UNIT.apply(np.full(shape, 77, np.uint8))
-    assert tensor.shape == UNIT.shape == (224, 224, 3)
+def test_any_picture_is_stretched_to_the_profile(shape: tuple[int, int], side: int) -> None:
+    profile = PROFILES[f"unit-rgb-{side}/1"]
+    tensor = profile.apply(np.full(shape, 77, np.uint8))
+    assert tensor.shape == profile.shape == (side, side, 3)
     assert tensor.dtype == np.uint8
     assert (tensor == 77).all()
 
@@ -51,12 +54,14 @@ def test_the_channels_are_equal_and_the_resize_is_antialiased() -> None:
     assert tensor[5:-5].max() < 145
 
 
-def test_the_first_profile_keeps_its_pixels() -> None:
+@pytest.mark.parametrize(("side", "pinned"), [(224, PINNED), (299, PINNED_299)])
+def test_a_profile_keeps_its_pixels(side: int, pinned: list[int]) -> None:
     """Models in the field were trained with these pixels: another step is another version."""
+    profile = PROFILES[f"unit-rgb-{side}/1"]
     y, x = np.mgrid[0:448, 0:300]
-    tensor = UNIT.apply(((x * 7 + y * 3) % 256).astype(np.uint8))
-    assert tensor[[0, 100, 223], [0, 50, 223], 0].tolist() == PINNED
-    assert (UNIT.scale, UNIT.offset) == (1 / 255, 0.0)
+    tensor = profile.apply(((x * 7 + y * 3) % 256).astype(np.uint8))
+    assert tensor[[0, 100, side - 1], [0, 50, side - 1], 0].tolist() == pinned
+    assert (profile.scale, profile.offset) == (1 / 255, 0.0)
 
 
 def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dicomnode.errors import ModelRefused
+from dicomnode.errors import ModelRefused, OtherSizeWanted
 from dicomnode.serving import answers
 from dicomnode.wire import methods, tensors
 from dicomnode.wire.generated import serving_pb2 as pb
@@ -85,10 +85,25 @@ def test_a_uint8_request_is_small_and_names_its_version() -> None:
     assert len(request.SerializeToString()) < 151_000
 
 
-@pytest.mark.parametrize("image", [IMAGE[:, :, :1], IMAGE.astype(np.float32)])
-def test_an_image_of_another_shape_is_never_sent(image: Any) -> None:
+@pytest.mark.parametrize("image", [IMAGE[:, :, :1], IMAGE.astype(np.float32), IMAGE[np.newaxis]])
+def test_what_is_no_rgb_image_is_never_sent(image: Any) -> None:
     with pytest.raises(ModelRefused, match="preprocess profile"):
         answers.check_image(image)
+
+
+@pytest.mark.parametrize(
+    ("size", "taken"),
+    [([-1, -1], True), ([224, 224], True), ([224, -1], True), ([299, 299], False)],
+)
+def test_an_image_is_sent_only_to_a_version_of_its_size(size: list[int], taken: bool) -> None:
+    asked = answers.question(_metadata(explain=(pb.DT_UINT8, [-1, *size, 3])), backend="b")
+    assert asked.takes(IMAGE) is taken
+    if not taken:
+        with pytest.raises(
+            OtherSizeWanted, match=r"version 3 at b takes images of \[299"
+        ) as caught:
+            answers.check_size(IMAGE, asked, model_name="m", backend="b")
+        assert caught.value.model_version == 3
 
 
 def _response(**outputs: Any) -> Any:
