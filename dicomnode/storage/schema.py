@@ -1,8 +1,8 @@
 """The tables: SQLAlchemy Core, the same on SQLite and PostgreSQL.
 
 `REVISIONS` is the line of migrations in `migrations/versions`; a test holds these tables
-against their sum. Nothing is ever updated in `outcomes` except `superseded_at`, so a
-report plan can point at exactly the outcomes it was made of.
+against their sum. Nothing is ever updated in `outcomes` and `labels` except
+`superseded_at`, so a report plan can point at exactly the outcomes it was made of.
 """
 
 from __future__ import annotations
@@ -210,6 +210,37 @@ jobs = Table(
     ),
 )
 """`status` is what the destination answered to a DELIVER job."""
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_instance_uid", ForeignKey("studies.study_instance_uid"), nullable=False),
+    Column("instance_id", ForeignKey("instances.id")),
+    Column("label", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("labelled_at", UtcDateTime, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("superseded_at", UtcDateTime),
+    Index("ix_labels_study_instance_uid", "study_instance_uid"),
+    Index(
+        "uq_labels_current_study",
+        "study_instance_uid",
+        unique=True,
+        sqlite_where=text("superseded_at IS NULL AND instance_id IS NULL"),
+        postgresql_where=text("superseded_at IS NULL AND instance_id IS NULL"),
+    ),
+    Index(
+        "uq_labels_current_instance",
+        "instance_id",
+        unique=True,
+        sqlite_where=text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+        postgresql_where=text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+    ),
+)
+"""What people and other systems say of a study (no `instance_id`) or of one image. As in
+`outcomes`, only `superseded_at` is ever updated; an empty label takes the one before back."""
 
 meta = Table(
     "meta",

@@ -12,6 +12,7 @@ from dicomnode.storage import owner
 from dicomnode.storage.database import Database, open_database
 from dicomnode.storage.files import PartTenFiles
 from dicomnode.storage.index import SqlIndex
+from dicomnode.storage.labels import SqlLabels
 from dicomnode.storage.queue import SqlQueue
 from dicomnode.storage.sweep import SHARED_GRACE_SECONDS, sweep
 from dicomnode.storage.upgrade import is_current, upgrade
@@ -26,6 +27,7 @@ class Storage:
     files: PartTenFiles
     index: SqlIndex
     queue: SqlQueue
+    labels: SqlLabels
     database: Database
     lock: owner.OwnerLock | None
     start: owner.Start | None
@@ -100,6 +102,7 @@ def open_storage(
             files=files,
             index=SqlIndex(database, clock=clock),
             queue=SqlQueue(database),
+            labels=SqlLabels(database, clock=clock),
             database=database,
             lock=lock,
             start=start,

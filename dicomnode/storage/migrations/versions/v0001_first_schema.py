@@ -168,3 +168,37 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_due", "jobs", ["state", "kind", "destination", "run_at"])
     op.create_index("ix_jobs_study", "jobs", ["study_instance_uid", "kind", "state"])
+    op.create_table(
+        "labels",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column(
+            "study_instance_uid",
+            sa.String(64),
+            sa.ForeignKey("studies.study_instance_uid"),
+            nullable=False,
+        ),
+        sa.Column("instance_id", sa.Integer(), sa.ForeignKey("instances.id")),
+        sa.Column("label", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("labelled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("superseded_at", sa.DateTime(timezone=True)),
+    )
+    op.create_index("ix_labels_study_instance_uid", "labels", ["study_instance_uid"])
+    op.create_index(
+        "uq_labels_current_study",
+        "labels",
+        ["study_instance_uid"],
+        unique=True,
+        sqlite_where=sa.text("superseded_at IS NULL AND instance_id IS NULL"),
+        postgresql_where=sa.text("superseded_at IS NULL AND instance_id IS NULL"),
+    )
+    op.create_index(
+        "uq_labels_current_instance",
+        "labels",
+        ["instance_id"],
+        unique=True,
+        sqlite_where=sa.text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+        postgresql_where=sa.text("superseded_at IS NULL AND instance_id IS NOT NULL"),
+    )
