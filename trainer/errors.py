@@ -8,6 +8,8 @@
         ├── DataError            the folder or its manifest cannot be used   exit code 1
         ├── WeightsError         the weights do not fit the network          exit code 1
         ├── RegistryError        the model directory cannot be changed       exit code 1
+        ├── StorageFull          no space left; nothing was published        exit code 1
+        ├── PeerLost             another worker is gone; start all again     exit code 1
         └── NothingToDo          what was asked for is so already            exit code 3
 """
 
@@ -46,6 +48,21 @@ class RegistryError(TrainerError):
     """The model directory cannot be read or changed."""
 
     code = "registry"
+
+
+class StorageFull(TrainerError):
+    """No space is left where the run writes; nothing was published."""
+
+    code = "storage_full"
+
+
+class PeerLost(TrainerError):
+    """Another worker of the same run is gone, or was never there.
+
+    All workers have to start again together; they continue from the last checkpoint.
+    """
+
+    code = "peer_lost"
 
 
 class NothingToDo(TrainerError):

@@ -64,7 +64,7 @@ def fit(config: FitConfig, progress: Progress) -> FitResult:
         classes=classes,
         positive_class=config.positive_class,
         finding=FINDINGS[config.finding],
-        preprocess_profile=config.profile,
+        preprocess_profile=networks.profile_of(config.network),
         threshold=Threshold(value=threshold, rule=_rule(films, parts)),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         parent_version=max(registry.versions(config.out), default=None),
@@ -95,7 +95,7 @@ def _films(config: FitConfig, progress: Progress) -> tuple[data.Films, data.Spli
         validation_fraction=config.validation_fraction,
         seed=config.seed,
     )
-    films = data.load(cases, config.profile)
+    films = data.load(cases, networks.profile_of(config.network))
     progress("films", {"classes": len(classes), **_counts(parts)})
     return films, parts, classes
 
@@ -156,7 +156,7 @@ def _publish(
     from trainer.export import export  # noqa: PLC0415
 
     with registry.staging(config.out) as folder:
-        export(network, folder, card, _warmup_film(config.profile))
+        export(network, folder, card, _warmup_film(networks.profile_of(config.network)))
         number = registry.publish(folder, config.out)
     path = config.out / str(number)
     progress("published", {"version": number, "path": str(path)})

@@ -21,7 +21,7 @@ def run(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--network", "resnet"], "--network must be one of tiny, mobilenet, mobilenet_v2, vgg16"),
+        (["--network", "resnet"], "--network must be one of tiny, vgg16, mobilenet, mobilenet_v2"),
         (["--finding", "flu"], "--finding must be one of covid19"),
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
         (["--learning-rate", "0"], "--learning-rate must be above 0"),
