@@ -6,7 +6,16 @@ the checks that were made, as sentences and as figures. No files, no clock, no t
 
 from __future__ import annotations
 
-from trainer.gate.decision import Check, Decision, Judged, Promote, Refuse, SourceRow, decide
+from trainer.gate.decision import (
+    Check,
+    Decision,
+    Judged,
+    Promote,
+    Refuse,
+    SourceRow,
+    decide,
+    shortage,
+)
 from trainer.gate.paired import Difference
 from trainer.gate.policy import Policy, policy_from
 
@@ -21,4 +30,5 @@ __all__ = [
     "SourceRow",
     "decide",
     "policy_from",
+    "shortage",
 ]

@@ -63,14 +63,6 @@ class Answers:
             source_names=names,
         )
 
-    def patients_with(self, truth: bool) -> int:
-        """Patients with a film of that truth."""
-        return len(np.unique(self.patients[self.truth == truth]))
-
-    @property
-    def patient_count(self) -> int:
-        return len(np.unique(self.patients))
-
     @property
     def mixed(self) -> NDArray[np.bool_]:
         """Films of sources that hold both labels."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,16 @@ class SourceRow:
     current_auc: float | None
 
 
-def enough_patients(answers: Answers, policy: Policy, where: str) -> Check:
-    """Whether anything can be judged at all."""
-    found = (answers.patient_count, answers.patients_with(True), answers.patients_with(False))
+def enough_patients(
+    patients: Iterable[Hashable], truth: Iterable[Any], policy: Policy, where: str
+) -> Check:
+    """Whether anything can be judged at all, by films with a patient and a truth each."""
+    films = list(zip(patients, truth, strict=True))
+    found = (
+        len({patient for patient, _ in films}),
+        len({patient for patient, positive in films if positive}),
+        len({patient for patient, positive in films if not positive}),
+    )
     asked = (
         policy.minimum_patients,
         policy.minimum_positive_patients,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from trainer.gate.checks import Check, SourceRow
 from trainer.gate.confounding import confounding
 from trainer.gate.policy import Policy
 
-__all__ = ["Check", "Decision", "Judged", "Promote", "Refuse", "SourceRow", "decide"]
+__all__ = ["Check", "Decision", "Judged", "Promote", "Refuse", "SourceRow", "decide", "shortage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +66,9 @@ def decide(candidate: Judged, current: Judged | None, policy: Policy) -> Promote
     """
     own = Answers.of(candidate)
     pair = paired(candidate, current) if current is not None else None
-    made = [checks.enough_patients(own, policy, "the candidate's held-out part")]
+    made = [_enough(own, policy, "the candidate's held-out part")]
     if pair is not None:
-        made.append(checks.enough_patients(pair[0], policy, "the comparison"))
+        made.append(_enough(pair[0], policy, "the comparison"))
     if all(check.outcome == "passed" for check in made):
         made += checks.floors(own, policy)
         if pair is not None:
@@ -76,3 +77,14 @@ def decide(candidate: Judged, current: Judged | None, policy: Policy) -> Promote
     rows = checks.source_rows(*(pair or (own, None)))
     refused = any(check.outcome == "failed" for check in made)
     return (Refuse if refused else Promote)(checks=tuple(made), sources=rows)
+
+
+def shortage(patients: Sequence[str], truth: Sequence[bool], policy: Policy) -> str | None:
+    """Why these held-out films (a patient and a truth each) are too few to judge by; None
+    when they are enough."""
+    check = checks.enough_patients(patients, truth, policy, "the held-out part")
+    return None if check.outcome == "passed" else check.sentence
+
+
+def _enough(answers: Answers, policy: Policy, where: str) -> Check:
+    return checks.enough_patients(answers.patients, answers.truth, policy, where)
