@@ -57,7 +57,7 @@ class Metrics:
         )
         self.backend_ejected = Gauge(
             "dicomnode_backend_ejected",
-            "1 while a model server is left out after failures",
+            "1 while a model server is left out: until it first says AVAILABLE, after failures",
             ["backend"],
             registry=self.registry,
         )

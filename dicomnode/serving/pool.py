@@ -254,7 +254,8 @@ class Pool:
             address, model_name=self._settings.model_name, limit=self._settings.maximum_in_flight
         )
         self._metrics.inference_in_flight.labels(backend.name).set(0)
-        self._metrics.backend_ejected.labels(backend.name).set(0)
+        # one that never comes up is left out too, and somebody should see it
+        self._metrics.backend_ejected.labels(backend.name).set(int(backend.health.out))
         return backend
 
     def _forget_metrics(self, backend: Backend) -> None:
