@@ -133,7 +133,7 @@ def test_an_undecodable_film_is_named(tmp_path: Path):
     write_training_folder(tmp_path, 1, 1, 64)
     (tmp_path / "negative" / "phantom_00000.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"negative/phantom_00000\.png cannot be used"):
-        data.load(data.read_cases(tmp_path), PROFILE)
+        data.load(data.read_cases(tmp_path), PROFILE, strict=True)
 
 
 def test_films_become_what_the_node_would_send(tmp_path: Path):
