@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from trainer.errors import UsageError
@@ -82,7 +82,8 @@ class Api:
         """End every stream, in whichever thread it is read, and give the connections back."""
         self._closed = True
         for stream in tuple(self._streams):
-            stream.shutdown()
+            with suppress(OSError, RuntimeError, ValueError):  # it ended by itself just now
+                stream.shutdown()
         self._client.close()
 
     def create_job(self, job: Object) -> Object:

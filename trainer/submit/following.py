@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any, Final
 from trainer.errors import NothingToDo
 from trainer.submit import progress
 from trainer.submit.api import Api
-from trainer.submit.errors import ClusterError
+from trainer.submit.errors import ClusterError, Unreachable
 from trainer.submit.pods import Object, selector
 from trainer.submit.settings import ClusterSettings
 from trainer.submit.watching import (
@@ -61,6 +62,7 @@ class Following:
             now + cluster.start_seconds,
             seconds,
         )
+        self._selector = ",".join(f"{key}={value}" for key, value in selector(name).items())
         self._inbox: Inbox = queue.SimpleQueue()
         self._stop = threading.Event()
         self._pods: dict[str, Object] = {}
@@ -69,11 +71,11 @@ class Following:
         self._started: set[int] = set()
         self._told: set[object] = set()
         self._counts: dict[str, int] = {}
+        self._failed: dict[str, progress.Worker] = {}
 
     def run(self) -> None:
         """Return when the Job succeeded; raises `ClusterError` or `NothingToDo` otherwise."""
-        pods = ",".join(f"{key}={value}" for key, value in selector(self._name).items())
-        api, name = self._api, self._name
+        api, name, pods = self._api, self._name, self._selector
         watchers = (
             Watcher(
                 "job",
@@ -148,7 +150,8 @@ class Following:
         for worker in found:
             if worker.trouble and self._is_news(worker.pod, worker.trouble):
                 self._tell("waiting", {"worker": worker.index, "why": worker.trouble})
-            if worker.phase == "Failed" and self._is_news(worker.pod, "failed"):
+            if worker.phase == "Failed" and worker.pod not in self._failed:
+                self._failed[worker.pod] = worker
                 self._tell(
                     "failed",
                     {
@@ -180,15 +183,24 @@ class Following:
         follower.start()
 
     def _hear_out(self) -> None:
-        """The chief's last lines come after the Job's end; wait for them, but not for long."""
+        """The pods' last states and the chief's last lines may come after the Job's end.
+
+        They are waited for, but not for long: how the Job ended is known.
+        """
+        with contextlib.suppress(Unreachable):
+            found = self._api.list_pods(self._selector).get("items", [])
+            self._take(Seen("pods", {each["metadata"]["name"]: each for each in found}))
         end = time.monotonic() + _LOG_END_SECONDS
         while time.monotonic() < end:
             talking = any(follower.is_alive() for follower in self._followers.values())
             try:
-                self._take(self._inbox.get(timeout=0.1 if talking else 0.0))
+                item = self._inbox.get(timeout=0.1 if talking else 0.0)
             except queue.Empty:
                 if not talking:
                     return
+            else:
+                if isinstance(item, Line):
+                    self._take(item)
 
     def _not_started(self) -> str:
         found = progress.workers(self._pods.values())
@@ -201,18 +213,12 @@ class Following:
         )
 
     def _failure(self, ended: progress.Outcome) -> Exception:
-        found = progress.workers(self._pods.values())
-        codes = {worker.exit_code for worker in found if worker.exit_code not in (None, 0)}
-        if codes == {NothingToDo.exit_code}:
+        failed = list(self._failed.values())
+        if {worker.exit_code for worker in failed} == {NothingToDo.exit_code}:
             return NothingToDo(f"Job {self._name} found nothing to do")
-        return ClusterError(f"Job {self._name} failed: {_why(ended, found)}")
-
-
-def _why(ended: progress.Outcome, found: tuple[progress.Worker, ...]) -> str:
-    said = f"{ended.reason} ({ended.message})" if ended.message else ended.reason
-    failed = [worker for worker in found if worker.phase == "Failed"]
-    if not failed:
-        return said
-    first = min(failed, key=lambda worker: worker.created)
-    code = "" if first.exit_code is None else f", exit code {first.exit_code}"
-    return f"{said}; worker {first.index} ended first ({first.reason or 'Error'}{code})"
+        said = f"{ended.reason} ({ended.message})" if ended.message else ended.reason
+        if failed:
+            last = failed[-1]
+            code = "" if last.exit_code is None else f" with exit code {last.exit_code}"
+            said += f"; worker {last.index} ended{code}: {last.reason or 'no reason given'}"
+        return ClusterError(f"Job {self._name} failed: {said}")
