@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,13 +27,18 @@ from dicomnode.imaging.elements import text
 from dicomnode.storage import Storage, open_storage
 from dicomnode.storage.labelled import LabelledInstance
 from dicomnode.storage.owner import check_identity
-from trainer.data import Case, Skipped
+from trainer.data import manifest
+from trainer.data.cases import Case, Skipped
+from trainer.data.films import in_order
+from trainer.data.folders import facts_of
 from trainer.errors import DataError
 
 SNAPSHOT_COLUMNS: Final = (
-    "path", "label", "patient_id", "dataset", "view", "sop_instance_uid", "study_instance_uid",
-    "sha256", "label_source", "label_author", "labelled_at",
-)  # fmt: skip
+    *manifest.SNAPSHOT_COLUMNS,
+    "label_source",
+    "label_author",
+    "labelled_at",
+)
 
 _BY_ITS_PIXELS: Final = {
     Reason.CONTRAST,
@@ -46,9 +50,7 @@ _BY_ITS_PIXELS: Final = {
 """Refusals of the node that a header alone cannot repeat; undecodable pixel data was met in
 a child process with bounds, and is not given to the trainer's own process."""
 
-_CODE_STRING: Final = re.compile(r"[A-Z0-9_ ]{1,16}")
-_NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9 ._+()-]+")
-_NAME_LIMIT: Final = 40
+_MAKER: Final = re.compile(r"[\w .,+/()-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +133,8 @@ def snapshot(
     known = _digests(previous) if previous is not None else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            with manifest.private_file(part) as stream:
                 rows = csv.writer(stream, lineterminator="\n")
                 rows.writerow(SNAPSHOT_COLUMNS)
                 rows.writerows(_rows(cases, known, workers))
@@ -168,13 +169,16 @@ class _Reader:
         refusal = gate.judge_header(ds)
         if refusal is not None:
             return refusal.detail
+        facts = facts_of(ds)
         return StoredCase(
             path=self._files.absolute(instance.path).absolute(),
             name=instance.sop_instance_uid,
             label=label.label,
-            patient=self._patient(ds, instance.study_instance_uid),
-            source=_source(ds, instance.calling_ae_title),
-            view=_view(ds),
+            patient=self._patient(facts.patient, instance.study_instance_uid),
+            source=" / ".join(
+                filter(None, (instance.calling_ae_title, facts.source or _maker(ds)))
+            ),
+            view=facts.view,
             sop_instance_uid=instance.sop_instance_uid,
             study_instance_uid=instance.study_instance_uid,
             label_source=label.source,
@@ -182,23 +186,15 @@ class _Reader:
             labelled_at=label.labelled_at,
         )
 
-    def _patient(self, ds: Dataset, study_instance_uid: str) -> str:
-        patient = text(ds, "PatientID").casefold()
-        whose = f"patient {patient}" if patient else f"study {study_instance_uid}"
-        return hashlib.blake2b(whose.encode(), key=self._key, digest_size=16).hexdigest()
+    def _patient(self, patient_id: str, study_instance_uid: str) -> str:
+        whose = f"patient {patient_id.casefold()}" if patient_id else f"study {study_instance_uid}"
+        said = whose.encode(errors="backslashreplace")  # a broken character set leaves surrogates
+        return hashlib.blake2b(said, key=self._key, digest_size=16).hexdigest()
 
 
-def _source(ds: Dataset, calling_ae_title: str) -> str:
-    """Who sent it and which device made it: a PACS may send the films of many devices."""
-    device = _NOT_IN_A_NAME.sub(
-        " ", text(ds, "ManufacturerModelName") or text(ds, "Manufacturer")
-    ).strip()[:_NAME_LIMIT]
-    return " / ".join(filter(None, (calling_ae_title.strip(), device)))
-
-
-def _view(ds: Dataset) -> str:
-    position = text(ds, "ViewPosition").upper()
-    return position if _CODE_STRING.fullmatch(position) else ""
+def _maker(ds: Dataset) -> str:
+    maker = text(ds, "Manufacturer")
+    return maker if _MAKER.fullmatch(maker) else ""
 
 
 def _rows(
@@ -208,26 +204,25 @@ def _rows(
         held = known.get(str(case.path)) if isinstance(case, StoredCase) else None
         return held or _sha256(case)
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="digest") as pool:
-        digests = pool.map(digest_of, cases)
-        for case, digest in zip(cases, digests, strict=True):
-            stored = case if isinstance(case, StoredCase) else None
-            yield (
-                str(case.path.absolute()),
-                case.label,
-                case.patient if stored else _hashed(case.patient),
-                case.source,
-                case.view,
-                case.sop_instance_uid,
-                case.study_instance_uid,
-                digest,
-                *(_said(stored) if stored else ("", "", "")),
-            )
+    for case, digest in in_order(digest_of, cases, workers):
+        stored = case if isinstance(case, StoredCase) else None
+        yield (
+            case.name,
+            str(case.path.absolute()),
+            case.label,
+            case.patient if stored else _hashed(case.patient),
+            case.source,
+            case.view,
+            case.sop_instance_uid,
+            case.study_instance_uid,
+            digest,
+            *(_said(stored) if stored else ("", "", "")),
+        )
 
 
 def _hashed(patient: str) -> str:
     """Without a key: where it comes from, the identifier itself lies beside the films."""
-    return hashlib.sha256(patient.encode()).hexdigest()
+    return hashlib.sha256(patient.encode(errors="backslashreplace")).hexdigest()
 
 
 def _said(case: StoredCase) -> tuple[str, str, str]:
