@@ -1,0 +1,212 @@
+"""One retraining from the first look to the decision. See `trainer.retrain`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from dicomnode.modelcard import CARD_PATH, ModelCard
+from trainer import data, fit, registry
+from trainer.cluster import ClusterSpec
+from trainer.errors import NothingToDo, UsageError
+from trainer.retrain import runs, snapshot
+from trainer.retrain.judgement import Judgement, judge
+from trainer.retrain.settings import RetrainSettings
+
+Progress = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run came to. `worker`: this process was not the chief and decided nothing."""
+
+    outcome: Literal["published", "refused", "worker"]
+    run: str
+    folder: Path
+    version: int | None = None
+    """The version that was published."""
+    compared_with: int | None = None
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"folder": str(self.folder)}
+
+
+def retrain(
+    settings: RetrainSettings,
+    progress: Progress,
+    *,
+    run: str | None = None,
+    force: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> Outcome:
+    """Train on what there is now, and publish what passes the gate.
+
+    `run` names the run; the workers of one run must all give the same name (in a Kubernetes
+    Job it is the Job's). Without `force` a run that would see nothing new raises
+    `NothingToDo`. Raises the errors of `trainer.errors`; nothing is published then.
+    """
+    spec = ClusterSpec.from_environment(settings.fit.strategy, environ)
+    run = run or _run_name(settings.fit.strategy, environ)
+    if not spec.is_chief:
+        return _work(settings, run, progress)
+    with runs.alone(settings.run.runs):
+        folder = _begin(settings, run, force=force, tell=spec.workers > 1, progress=progress)
+        return _lead(settings, folder, progress)
+
+
+def _run_name(strategy: str, environ: Mapping[str, str]) -> str:
+    if strategy == "local":
+        return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    if strategy == "kubernetes":
+        return environ["DICOMNODE_JOB_NAME"]
+    raise UsageError(
+        f"with --strategy {strategy} all workers need the same --run NAME, another one each time"
+    )
+
+
+# -------------------------------------------------------------------------------- chief
+
+
+def _begin(
+    settings: RetrainSettings, run: str, *, force: bool, tell: bool, progress: Progress
+) -> Path:
+    """The run's folder with its snapshot. Raises `NothingToDo`."""
+    folder = settings.run.runs / run
+    if runs.decided(folder):
+        raise UsageError(f"the run {run} is over, see {folder}; give another --run NAME")
+    if (folder / runs.SNAPSHOT).is_file():
+        progress("resumed", {"run": run})
+    else:
+        runs.tidy(settings.run.runs, settings.run.keep_runs)
+        _take(settings, folder, force=force, tell=tell)
+    if tell:
+        runs.tell_workers(folder, "train")
+    return folder
+
+
+def _take(settings: RetrainSettings, folder: Path, *, force: bool, tell: bool) -> None:
+    """The run's folder comes to be with its snapshot: nothing new leaves none behind."""
+    fresh = settings.run.runs / f".{runs.SNAPSHOT}"
+    try:
+        taken = snapshot.take(settings, fresh)
+        if not force:
+            _require_news(settings, taken)
+        fresh.rename(runs.opened(settings.run.runs, folder.name) / runs.SNAPSHOT)
+    except NothingToDo:
+        if tell:
+            runs.tell_workers(runs.opened(settings.run.runs, folder.name), "nothing_new")
+        raise
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _require_news(settings: RetrainSettings, taken: snapshot.Snapshot) -> None:
+    base, least = settings.fit.out, settings.run.minimum_new_films
+    changed = snapshot.changes(taken.labels, base)
+    if changed is not None and changed < least:
+        raise NothingToDo(
+            f"{changed} films are new, gone or relabelled since version "
+            f"{max(registry.versions(base))}, a retraining asks for {least} "
+            "(retrain.minimum_new_films); --force trains all the same"
+        )
+    last = runs.last(settings.run.runs)
+    now = (taken.sha256, settings.sha256)
+    if last is not None and (last.films_sha256, last.settings_sha256) == now:
+        raise NothingToDo(
+            f"the last run ({last.run}: {last.outcome}) had the same films, labels and settings; "
+            "--force trains all the same"
+        )
+
+
+def _lead(settings: RetrainSettings, folder: Path, progress: Progress) -> Outcome:
+    taken = snapshot.read(folder / runs.SNAPSHOT)
+    base = settings.fit.out
+    with _trained(settings, taken, folder, progress) as candidate:
+        judged = judge(candidate, base, settings.policy, progress)
+        version = None
+        if judged.decision.verdict == "promote":
+            _record_in_card(candidate.folder, judged)
+            version = registry.publish_after(candidate.folder, base, judged.current_version)
+        else:
+            shutil.copytree(candidate.folder, folder / runs.CANDIDATE, dirs_exist_ok=True)
+    outcome = _outcome(folder, judged, version)
+    runs.write_json(
+        folder / runs.DECISION,
+        outcome.to_json()
+        | {"decided_at": _now(), "policy": settings.policy.model_dump()}
+        | judged.decision.to_json(),
+    )
+    runs.remember(
+        settings.run.runs,
+        runs.Last(
+            run=folder.name,
+            outcome=outcome.outcome,
+            films_sha256=taken.sha256,
+            settings_sha256=settings.sha256,
+        ),
+    )
+    progress(outcome.outcome, {"version": version, "run": folder.name})
+    return outcome
+
+
+def _outcome(folder: Path, judged: Judgement, version: int | None) -> Outcome:
+    return Outcome(
+        outcome="refused" if version is None else "published",
+        run=folder.name,
+        folder=folder,
+        version=version,
+        compared_with=judged.current_version,
+        reasons=judged.decision.reasons,
+        warnings=judged.decision.warnings,
+        notes=judged.notes,
+    )
+
+
+def _record_in_card(folder: Path, judged: Judgement) -> None:
+    """So that a version says for itself why it serves."""
+    path = folder / CARD_PATH
+    card = ModelCard.from_json(path.read_bytes())
+    told = {
+        "compared_with": judged.current_version,
+        "checks": [check.sentence for check in judged.decision.checks],
+        "notes": list(judged.notes),
+    }
+    path.write_text(card.model_copy(update={"gate": told}).to_json() + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# ------------------------------------------------------------------------------ workers
+
+
+def _work(settings: RetrainSettings, run: str, progress: Progress) -> Outcome:
+    """Train along; the chief takes the snapshot before and decides afterwards."""
+    folder, word = runs.await_chief(settings.run.runs, run, settings.run.wait_seconds)
+    if word != "train":
+        raise NothingToDo(f"the chief of run {run} found nothing new")
+    with _trained(settings, snapshot.read(folder / runs.SNAPSHOT), folder, progress):
+        pass
+    return Outcome(outcome="worker", run=run, folder=folder)
+
+
+def _trained(
+    settings: RetrainSettings, taken: snapshot.Snapshot, folder: Path, progress: Progress
+) -> Any:
+    config = replace(settings.fit, data=folder / runs.SNAPSHOT, report=folder)
+    parts = data.held_out(
+        taken.cases,
+        test_fraction=config.test_fraction,
+        validation_fraction=config.validation_fraction,
+        seed=config.seed,
+    )
+    return fit.trained(config, progress, cases=taken.cases, split=parts)
