@@ -217,8 +217,10 @@ class Following:
         if {worker.exit_code for worker in failed} == {NothingToDo.exit_code}:
             return NothingToDo(f"Job {self._name} found nothing to do")
         said = f"{ended.reason} ({ended.message})" if ended.message else ended.reason
-        if failed:
-            last = failed[-1]
-            code = "" if last.exit_code is None else f" with exit code {last.exit_code}"
-            said += f"; worker {last.index} ended{code}: {last.reason or 'no reason given'}"
+        said += "".join(dict.fromkeys(f"; {_ended(worker)}" for worker in failed))
         return ClusterError(f"Job {self._name} failed: {said}")
+
+
+def _ended(worker: progress.Worker) -> str:
+    code = "" if worker.exit_code is None else f" with exit code {worker.exit_code}"
+    return f"worker {worker.index} ended{code} ({worker.reason or 'no reason given'})"

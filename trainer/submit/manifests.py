@@ -11,8 +11,9 @@ One headless Service, one ConfigMap, one Indexed Job, all of one name. Why they 
   again under the same names and go on from the checkpoint. A crash of one therefore counts
   as `workers` failures: `backoffLimit` is restarts times workers. `backoffLimitPerIndex`
   would let the others wait for an index that was given up, so it is not used.
-* **What does not help to repeat** (exit codes 2, wrong settings, and 3, nothing to do) fails
-  the Job at once; what is not the program's fault (a drained or full machine) is not counted.
+* **What does not help to repeat** (exit codes 2, wrong settings, and 3, nothing to do; of one
+  worker alone also 1, failed) fails the Job at once; what is not the program's fault (a drained
+  or full machine) is not counted.
 * **No two pods with one name.** `podReplacementPolicy: Failed` starts the replacement only
   when the old pod has ended.
 * **An ended submitter leaves no litter:** deadline, then time to live; Service and ConfigMap
@@ -38,6 +39,8 @@ SUBMISSION: Final = "trainer.dicomnode/submission"
 """The annotation that tells our own Job from another of the same name."""
 FINAL_EXIT_CODES: Final = (2, 3)
 """Wrong usage, nothing to do: trying again would end the same way."""
+FAILED: Final = 1
+"""Final too for one worker alone. Among several it may be a lost peer, so they try again."""
 
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: makes no words
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -147,6 +150,7 @@ def _check_name(name: str, workers: int) -> None:
 
 
 def _job_spec(cluster: ClusterSettings, run: Run, name: str) -> Object:
+    final = FINAL_EXIT_CODES if cluster.workers > 1 else (FAILED, *FINAL_EXIT_CODES)
     return {
         "completionMode": "Indexed",
         "completions": cluster.workers,
@@ -160,7 +164,7 @@ def _job_spec(cluster: ClusterSettings, run: Run, name: str) -> Object:
                     "onExitCodes": {
                         "containerName": CONTAINER,
                         "operator": "In",
-                        "values": list(FINAL_EXIT_CODES),
+                        "values": list(final),
                     },
                 },
                 {

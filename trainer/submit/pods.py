@@ -77,7 +77,7 @@ def _container(cluster: ClusterSettings, run: Run, name: str) -> Object:
     limits: Object = {"memory": cluster.memory}
     if cluster.gpus:
         limits["nvidia.com/gpu"] = cluster.gpus
-    return {
+    container: Object = {
         "name": CONTAINER,
         "image": cluster.image,
         "imagePullPolicy": cluster.image_pull_policy,
@@ -105,6 +105,9 @@ def _container(cluster: ClusterSettings, run: Run, name: str) -> Object:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(cluster),
     }
+    if cluster.secret:
+        container["envFrom"] = [{"secretRef": {"name": cluster.secret}}]
+    return container
 
 
 def _mounts(cluster: ClusterSettings) -> list[Object]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -18,16 +18,16 @@ CONFIG_MOUNT: Final = PurePosixPath("/etc/trainer")
 """Where a worker finds the file that says what to run."""
 TMP_MOUNT: Final = PurePosixPath("/tmp")  # noqa: S108 - the worker's own, an emptyDir
 
-_FIT_PATHS: Final = ("data", "out", "work", "report")
-_FIT_KEYS: Final = frozenset(field.name for field in dataclasses.fields(FitConfig)) | {
-    "work",
-    "report",
-    "strategy",
-}
+_TABLES: Final = ("cluster", "fit", "experiment", "data", "gate", "retrain")
+_OF_A_RETRAINING: Final = ("data", "gate", "retrain")
+_FIT_KEYS: Final = frozenset(field.name for field in dataclasses.fields(FitConfig))
+
+Command = Literal["fit", "retrain"]
 
 Label = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 """An RFC 1123 label."""
 ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+Whole = Annotated[int, Field(strict=True)]
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
 
@@ -54,7 +54,7 @@ class ClusterSettings(_Table):
     image: str = Field(min_length=1, pattern=r"^\S+$")
     """The trainer's image."""
     namespace: Label = "dicomnode"
-    workers: int = Field(default=1, ge=1, le=64)
+    workers: Whole = Field(default=1, ge=1, le=64)
     """Processes that train together, one a pod."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """IfNotPresent needs no registry once a machine has the image: there may be no internet."""
@@ -62,7 +62,7 @@ class ClusterSettings(_Table):
     """Cores that a worker asks for. It may use more where there is more: no limit is set."""
     memory: Quantity = "2500Mi"
     """Memory of a worker, asked for and not exceeded. The VGG16 recipe stays under 2 GB."""
-    gpus: int = Field(default=0, ge=0)
+    gpus: Whole = Field(default=0, ge=0)
     """`nvidia.com/gpu` of a worker."""
     runtime_class: ObjectName | Literal[""] = ""
     """The RuntimeClass, for instance `nvidia` on a Jetson."""
@@ -76,17 +76,20 @@ class ClusterSettings(_Table):
     or as it comes."""
     service_account: ObjectName = "default"
     """The workers' account. It needs no rights and gets no token."""
-    user: int = Field(default=10001, ge=1)
+    user: Whole = Field(default=10001, ge=1)
     """User and group id of the workers, and group of the volumes. Never root."""
-    restarts: int = Field(default=3, ge=0, le=20)
+    restarts: Whole = Field(default=3, ge=0, le=20)
     """How often all workers may start again, from the last checkpoint."""
-    deadline_seconds: int = Field(default=43_200, ge=60)
+    deadline_seconds: Whole = Field(default=43_200, ge=60)
     """The Job is ended after this time, whoever watches it."""
-    start_seconds: int = Field(default=1_800, ge=1)
+    start_seconds: Whole = Field(default=1_800, ge=1)
     """How long `trainer submit` waits until every worker has started once (images are pulled)."""
-    keep_seconds: int = Field(default=86_400, ge=0)
+    keep_seconds: Whole = Field(default=86_400, ge=0)
     """An ended Job that nobody removed removes itself after this time."""
     claims: tuple[Claim, ...] = ()
+    secret: ObjectName | Literal[""] = ""
+    """A Secret whose keys become variables of the workers, for instance the
+    DICOMNODE_STORAGE__DATABASE_URL that a retraining reads labels from."""
     kubeconfig: str = ""
     """Empty: KUBECONFIG, or ~/.kube/config; inside a pod, its service account."""
     context: str = ""
@@ -116,17 +119,17 @@ class ClusterSettings(_Table):
 
     def claim_of(self, path: str) -> Claim | None:
         """The claim that a path of a worker lies on."""
-        for claim in self.claims:
-            if PurePosixPath(path).is_relative_to(claim.mount):
-                return claim
-        return None
+        asked = PurePosixPath(path)
+        if ".." in asked.parts:
+            return None
+        return next((each for each in self.claims if asked.is_relative_to(each.mount)), None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """What the workers run: `trainer fit` or `trainer retrain` on a file of these tables."""
 
-    command: Literal["fit", "retrain"]
+    command: Command
     tables: dict[str, Any]
 
 
@@ -150,29 +153,47 @@ def load(path: Path) -> SubmitSettings:
 
 
 def parse(tables: dict[str, Any], name: str) -> SubmitSettings:
-    """The settings of the tables of the file `name`; raises `UsageError`."""
-    unknown = sorted(set(tables) - {"cluster", "fit", "retrain"})
+    """The settings of the tables of the file `name`; raises `UsageError`.
+
+    [cluster] says where to run. The other tables are those of `trainer fit --config`, or with
+    [data], [gate] or [retrain] those of `trainer retrain --config`; the workers get them.
+    """
     problems = [
-        f"{name}: [{table}] is not a table of this file; expected [cluster], and [fit] or [retrain]"
-        for table in unknown
+        f"{table} is not a table of this file{_nearest(table, _TABLES)}"
+        for table in tables
+        if table not in _TABLES
     ]
-    cluster, wrong = _cluster(tables.get("cluster"))
-    problems += [f"{name}: {problem}" for problem in wrong]
-    runs = [table for table in ("fit", "retrain") if table in tables]
-    if len(runs) != 1:
-        found = " and ".join(f"[{table}]" for table in runs) or "neither"
-        problems.append(f"{name}: found {found}; expected [fit] or [retrain], what to run")
-    if problems or cluster is None:
-        raise UsageError("\n".join(problems))
-    (command,) = runs
-    run, wrong = (_fit if command == "fit" else _retrain)(tables[command], cluster)
-    if wrong:
-        raise UsageError("\n".join(f"{name}: {problem}" for problem in wrong))
-    return SubmitSettings(cluster=cluster, run=run)
+    problems += [
+        f"{table} must be a table, got {value!r}"
+        for table, value in tables.items()
+        if not isinstance(value, dict)
+    ]
+    if problems:
+        raise _wrong(name, problems)
+    cluster, problems = _cluster(tables.get("cluster"))
+    if cluster is None:
+        raise _wrong(name, problems)
+    command: Command = "retrain" if any(table in tables for table in _OF_A_RETRAINING) else "fit"
+    run = {table: dict(value) for table, value in tables.items() if table != "cluster"}
+    problems = _strategy(run.setdefault("fit", {}), cluster)
+    problems += [
+        f"fit.{key} is not a setting{_nearest(key, _FIT_KEYS)}"
+        for key in run["fit"]
+        if key not in _FIT_KEYS
+    ]
+    for place in _places(command, run):
+        problems += place.problems(cluster)
+    if problems:
+        raise _wrong(name, problems)
+    return SubmitSettings(cluster=cluster, run=Run(command=command, tables=run))
+
+
+def _wrong(name: str, problems: list[str]) -> UsageError:
+    return UsageError("\n".join(f"{name}: {problem}" for problem in problems))
 
 
 def _cluster(table: Any) -> tuple[ClusterSettings | None, list[str]]:
-    if not isinstance(table, dict):
+    if table is None:
         return None, ["[cluster] is missing; it says where to run, at least `image`"]
     try:
         return ClusterSettings.model_validate(table), []
@@ -193,49 +214,62 @@ def _said(problem: Any) -> str:
     return f"{place}: {problem['msg']}, got {problem['input']!r}"
 
 
-def _nearest(key: str, known: Any) -> str:
+def _nearest(key: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(key, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
 
 
-def _fit(table: Any, cluster: ClusterSettings) -> tuple[Run, list[str]]:
-    table = dict(table) if isinstance(table, dict) else {}
-    problems = [
-        f"fit.{key} is not a setting{_nearest(key, _FIT_KEYS)}"
-        for key in table
-        if key not in _FIT_KEYS
-    ]
-    problems += [f"fit.{key} is missing" for key in ("data", "out") if key not in table]
-    if cluster.workers > 1 and "work" not in table:
-        problems.append(
-            f"fit.work is missing; {cluster.workers} workers share features and checkpoints there, "
-            "on a claim that all of them mount"
-        )
-    for key in _FIT_PATHS:
-        if key in table:
-            problems += _misplaced(f"fit.{key}", table[key], cluster, written=key != "data")
+def _strategy(fit: dict[str, Any], cluster: ClusterSettings) -> list[str]:
+    """One worker trains alone; several find each other by what the manifest tells them."""
     strategy = "kubernetes" if cluster.workers > 1 else "local"
-    if table.setdefault("strategy", strategy) not in ("kubernetes", strategy):
-        problems.append(f"fit.strategy must be kubernetes here, got {table['strategy']!r}")
-    return Run(command="fit", tables={"fit": table}), problems
-
-
-def _retrain(table: Any, cluster: ClusterSettings) -> tuple[Run, list[str]]:
-    del cluster
-    if not isinstance(table, dict) or not table:
-        return Run(command="retrain", tables={}), [
-            "[retrain] is empty; it holds the tables of `trainer retrain --config`"
-        ]
-    return Run(command="retrain", tables=table), []
-
-
-def _misplaced(key: str, path: Any, cluster: ClusterSettings, *, written: bool) -> list[str]:
-    if not isinstance(path, str) or not re.match("/", path):
-        return [f"{key} must be an absolute path inside the workers, got {path!r}"]
-    claim = cluster.claim_of(path)
-    if claim is None:
-        mounts = ", ".join(claim.mount for claim in cluster.claims) or "none"
-        return [f"{key} {path} lies on no claim (mounted: {mounts}); add one to cluster.claims"]
-    if written and claim.read_only:
-        return [f"{key} {path} is written to, and the claim {claim.claim} is read_only"]
+    if fit.setdefault("strategy", strategy) not in ("kubernetes", strategy):
+        return [f"fit.strategy must be kubernetes here, got {fit['strategy']!r}"]
     return []
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A path inside the workers."""
+
+    key: str
+    path: Any
+    written: bool
+    implied: bool = False
+    """The program's default, when the key is not given."""
+
+    def problems(self, cluster: ClusterSettings) -> list[str]:
+        if self.path is None:
+            return [f"{self.key} is missing"]
+        if not isinstance(self.path, str) or not PurePosixPath(self.path).is_absolute():
+            return [f"{self.key} must be an absolute path inside the workers, got {self.path!r}"]
+        named = f"{self.key} {self.path}{' (the default)' if self.implied else ''}"
+        claim = cluster.claim_of(self.path)
+        if claim is None:
+            mounts = ", ".join(claim.mount for claim in cluster.claims) or "none"
+            return [f"{named} lies on no claim (mounted: {mounts}); add it to cluster.claims"]
+        if self.written and claim.read_only:
+            return [f"{named} is written to, and the claim {claim.claim} is read_only"]
+        return []
+
+
+def _places(command: Command, run: dict[str, Any]) -> list[_Place]:
+    """What must lie on claims: everything else of a worker is read-only, or goes with it."""
+    fit, data, retrain = (run.get(table, {}) for table in ("fit", "data", "retrain"))
+    places = [_Place(key="fit.out", path=fit.get("out"), written=True)]
+    if "work" in fit:
+        places.append(_Place(key="fit.work", path=fit["work"], written=True))
+    if command == "fit":
+        places.append(_Place(key="fit.data", path=fit.get("data"), written=False))
+        places.append(_report(fit))
+        return places
+    source = next((key for key in ("node", "location") if key in data), "location")
+    places.append(_Place(key=f"data.{source}", path=data.get(source), written=False))
+    places.append(_Place(key="retrain.runs", path=retrain.get("runs"), written=True))
+    return places
+
+
+def _report(fit: dict[str, Any]) -> _Place:
+    if "report" in fit or not isinstance(fit.get("out"), str):
+        return _Place(key="fit.report", path=fit.get("report", fit.get("out")), written=True)
+    beside = f"{fit['out'].rstrip('/')}-reports"
+    return _Place(key="fit.report", path=beside, written=True, implied=True)
