@@ -16,7 +16,9 @@ from trainer.evaluate.assessment import Assessment, assess, judge
 from trainer.evaluate.confounding import Confounding, SourceCounts, source_counts
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.ranking import auc, average_precision
+from trainer.evaluate.report import write_report
 from trainer.evaluate.simple import THRESHOLD_RULE, by_source, metrics
+from trainer.evaluate.tensorboard import write_tensorboard
 from trainer.evaluate.thresholds import Rule, choose_threshold
 
 __all__ = [
@@ -34,4 +36,6 @@ __all__ = [
     "judge",
     "metrics",
     "source_counts",
+    "write_report",
+    "write_tensorboard",
 ]
