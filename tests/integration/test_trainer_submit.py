@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +19,7 @@ from tests.acceptance.node import until
 from tests.conftest import ROOT
 from tests.integration.kube_api import NAMESPACE, KubeApi, kube_api, what
 from trainer.errors import NothingToDo, TrainerError
-from trainer.submit import ClusterError, Options, SubmitSettings, submit, watching
+from trainer.submit import ClusterError, Options, SubmitSettings, submit, toml, watching
 from trainer.submit.settings import parse
 
 
@@ -353,6 +357,76 @@ def test_a_job_that_somebody_removes_ends_the_waiting(api: KubeApi, tmp_path: Pa
     run.await_told("pods")
     api.remove_job()
     assert "somebody removed Job run" in str(run.result())
+
+
+class Command:
+    """The real command as a subprocess."""
+
+    def __init__(self, api: KubeApi, folder: Path, *options: str) -> None:
+        config = folder / "submit.toml"
+        run = example(kubeconfig=str(api.kubeconfig(folder)), workers=1)
+        tables = {"cluster": run.cluster.model_dump(exclude_defaults=True), **run.run.tables}
+        tables["cluster"]["claims"] = [dict(claim) for claim in tables["cluster"]["claims"]]
+        config.write_text(toml.dumps(tables))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", "submit", "--config", str(config), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def ended(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=40)
+        return self.process.returncode, out, err
+
+
+def test_the_command_ends_with_0_and_tells_json_lines(api: KubeApi, tmp_path: Path):
+    command = Command(api, tmp_path, "--name", "run", "--json")
+    pod = api.start_pod(0)
+    api.say(pod, "epoch 1")
+    api.await_request("get", "pods/log")
+    complete(api, [pod])
+    code, out, err = command.ended()
+    assert (code, err) == (0, "")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert {"event": "log", "line": "epoch 1"} in told
+    assert told[0] == {"event": "created", "job": "run", "namespace": NAMESPACE}
+    assert told[-1] == {"event": "removed", "job": "run"}
+
+
+def test_the_command_ends_with_1_when_the_job_failed(api: KubeApi, tmp_path: Path):
+    command = Command(api, tmp_path)
+    pod = api.start_pod(0)
+    api.say(pod, "epoch 1")
+    api.end_pod(pod, code=1)
+    api.end_job("Failed", "PodFailurePolicy", "Container trainer failed with exit code 1")
+    code, out, err = command.ended()
+    assert code == 1
+    assert "epoch 1" in out.splitlines()
+    assert err.startswith("cluster: Job trainer-fit-")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_cleans_up(api: KubeApi, tmp_path: Path, number: int):
+    command = Command(api, tmp_path, "--name", "run")
+    api.await_request("watch", "jobs")
+    command.process.send_signal(number)
+    code, _, err = command.ended()
+    assert code == 1
+    assert err == "cluster: interrupted while waiting for Job run\n"
+    assert nothing_left(api)
+
+
+def test_an_interrupted_command_leaves_what_it_should_keep(api: KubeApi, tmp_path: Path):
+    command = Command(api, tmp_path, "--name", "run", "--keep")
+    api.await_request("watch", "jobs")
+    command.process.send_signal(signal.SIGINT)
+    code, out, _ = command.ended()
+    assert code == 1
+    assert "kubectl --namespace dicomnode delete job run" in out
+    assert [job["metadata"]["name"] for job in api.objects("jobs")] == ["run"]
 
 
 def test_the_rbac_file_gives_what_a_submission_uses_and_no_more(api: KubeApi, tmp_path: Path):
