@@ -9,7 +9,7 @@ float32 [N, classes].
 ===================  =========  =========  ==========================================
 Network              Head       Input      Backbone
 ===================  =========  =========  ==========================================
-`tiny`               `pooled`   224 x 224  five convolutions that learn from scratch in
+`tiny`               `small`    224 x 224  five convolutions that learn from scratch in
                                            seconds; for phantoms and demos
 `vgg16`              `thesis`   224 x 224  0..1 as the thesis had it
 `mobilenet`          `pooled`   224 x 224  scaled to -1..1

@@ -15,7 +15,6 @@ from trainer.networks.weights import backbone, content_sha256
 
 FINE_TUNING_RATE: Final = 0.1
 """Of the rate of the head: what was learned from many photographs is moved a little only."""
-_DROPOUT: Final = 0.2
 
 
 def profile_of(name: str) -> str:
@@ -38,8 +37,8 @@ def build(
     """A network with the given weights: `random`, `imagenet` or the path of an .h5 file.
 
     `alpha` is the width of a MobileNet (None: from the file, or 1); `fine_tune` the number of
-    layers at the end of the backbone that are trained with the head; `head` is `thesis`,
-    `pooled` or None for the network's own. The same arguments give the same weights on every
+    layers at the end of the backbone that are trained with the head; `head` is one of
+    `heads.HEADS`, None the network's own. The same arguments give the same weights on every
     worker. Raises `WeightsError`, and `UsageError` for what no network can have.
     """
     import keras  # noqa: PLC0415 - tensorflow takes seconds to import
@@ -52,7 +51,7 @@ def build(
             name=name,
             base=None,
             tail=tail,
-            head=build_head(head or "pooled", shape, classes, seed=seed, dropout=tiny.DROPOUT),
+            head=build_head(head or tiny.HEAD, shape, classes, seed=seed),
             tail_rate=1.0,
             profile=tiny.PROFILE,
             weights_sha256="",
@@ -68,7 +67,7 @@ def build(
         name=name,
         base=base,
         tail=_tail(application, cut, name),
-        head=build_head(head or application.head, shape, classes, seed=seed, dropout=_DROPOUT),
+        head=build_head(head or application.head, shape, classes, seed=seed),
         tail_rate=FINE_TUNING_RATE,
         profile=application.profile,
         weights_sha256="" if base is None else _sha256(name, application, base, cut),

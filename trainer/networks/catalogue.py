@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
-
-HeadName = Literal["thesis", "pooled"]
+from typing import Final
 
 _UNIT_224: Final = "unit-rgb-224/1"
 _UNIT_299: Final = "unit-rgb-299/1"
@@ -29,7 +27,7 @@ class Application:
     scale: tuple[float, ...] | float = 1.0
     offset: tuple[float, ...] | float = 0.0
     profile: str = _UNIT_224
-    head: HeadName = "pooled"
+    head: str = "pooled"
     widths: Mapping[int, float] = field(default_factory=dict)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 PROFILE: Final = "unit-rgb-224/1"
-DROPOUT: Final = 0.2
+HEAD: Final = "small"
 
 
 def backbone() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ def content_sha256(model: Any, *facts: str | float) -> str:
 
 
 def _downloaded(constructor: Any, name: str, options: dict[str, Any]) -> Any:
+    import keras  # noqa: PLC0415 - tensorflow takes seconds to import
+
+    keras.config.disable_interactive_logging()  # it would print between our JSON lines
     try:
         return constructor(weights="imagenet", **options)
     except (ValueError, OSError) as error:
@@ -71,17 +75,21 @@ def _unreachable(name: str) -> str:
 
 
 def _load(model: Any, name: str, path: Path) -> None:
-    if path.suffix != ".h5":
-        raise WeightsError(f"{path}: expected a Keras weights file ending in .h5 or .weights.h5")
     held, expected = _parameters(path), model.count_params()
+    unfit = (
+        f"{path} does not hold the weights of {name} without top: it has {held:,} parameters, "
+        f"expected {expected:,} in Keras's layout; check --network, --alpha and that the file "
+        "was saved with include_top=False"
+    )
+    if held != expected:
+        raise WeightsError(unfit)
     try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{path} does not hold the weights of {name} without top: it has {held:,} "
-            f"parameters, expected {expected:,} in Keras's layout; check --network, --alpha "
-            "and that the file was saved with include_top=False"
-        ) from error
+        # Keras only warns of some layers that it leaves as they were
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, UserWarning) as error:
+        raise WeightsError(unfit) from error
     if name == "efficientnet_b0":
         _divide_by_deviation_again(model)
 
@@ -120,10 +128,13 @@ def _parameters(path: Path) -> int:
     """How many numbers a weights file holds. Raises `WeightsError`."""
     import h5py  # noqa: PLC0415 - comes with keras
 
+    if path.suffix != ".h5":
+        raise WeightsError(f"{path}: expected a Keras weights file ending in .h5 or .weights.h5")
     sizes: list[int] = []
 
-    def add(_name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
+    def add(name: str, node: Any) -> None:
+        beside = name.startswith("optimizer") or "seed_generator" in name
+        if isinstance(node, h5py.Dataset) and not beside:
             sizes.append(int(node.size or 0))
 
     try:
