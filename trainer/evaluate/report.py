@@ -32,6 +32,11 @@ _ALTERNATIVES: Final = {
     "training": "loss and accuracy per epoch",
 }
 _LISTED_FILMS: Final = 500
+_LEARNED: Final = {
+    True: "it learned from none of them",
+    False: "it learned from some of them, so the figures flatter it",
+    None: "whether it learned from some of them is not known",
+}
 
 
 class SkippedFilm(Protocol):
@@ -52,14 +57,16 @@ def write_report(
     history: Sequence[Any] = (),
     skipped: Sequence[SkippedFilm] = (),
     notes: Sequence[str] = (),
+    held_out: bool | None = True,
 ) -> Path:
     """Write the page, its pictures and `assessment.json` into `folder`; returns the page.
 
     `history` holds `train.Epoch` records or mappings; empty for a model that is evaluated
-    later. Raises `StorageFull`, `TrainerError` when it cannot be written.
+    later. `held_out` says whether the model learned from none of the films, None that nobody
+    knows. Raises `StorageFull`, `TrainerError` when it cannot be written.
     """
     drawn = pictures(assessment, epochs_of(history))
-    page = _page(title, card, assessment, drawn, skipped, notes)
+    page = _page(title, _lead(card, assessment, held_out), card, assessment, drawn, skipped, notes)
     figures = json.dumps(assessment.to_json(), indent=2, allow_nan=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +87,7 @@ def write_report(
 
 def _page(
     title: str,
+    lead: str,
     card: ModelCard,
     told: Assessment,
     drawn: dict[str, bytes],
@@ -91,10 +99,10 @@ def _page(
     body = [
         f"<h1>{escape(title)}</h1>",
         '<p class="stamp">Investigational, not for diagnostic use</p>',
-        f"<p>{escape(_lead(card, told))}</p>",
+        f"<p>{escape(lead)}</p>",
         _warning(told),
         _list(remarks),
-        "<h2>Figures on held-out films</h2>",
+        "<h2>Figures</h2>",
         tables.figures(told),
         _explained(told),
         "<h2>Confusion</h2>",
@@ -105,7 +113,7 @@ def _page(
         "films here were put together for training and say nothing about that.</p>",
         tables.predictive(told),
         "<h2>Per source</h2>",
-        f"<p>{escape(_sentence(told.confounding.sentence))}</p>",
+        "" if told.confounding.warning else _paragraph(told.confounding.sentence),
         tables.groups("source", told.per_source),
         shown["sources"],
         "<h2>Per view</h2>",
@@ -123,11 +131,11 @@ def _page(
     return _FRAME.format(title=escape(title), body="\n".join(part for part in body if part))
 
 
-def _lead(card: ModelCard, told: Assessment) -> str:
+def _lead(card: ModelCard, told: Assessment, held_out: bool | None) -> str:
     return (
         f"{card.model_name}, network {card.network}, positive class {told.positive_class!r} "
-        f"({card.finding.meaning}). Judged on {told.films} films of {told.patients} patients "
-        f"that it did not learn from: {told.positives} positive, {told.negatives} not. Called "
+        f"({card.finding.meaning}). Judged on {told.films} films of {told.patients} patients, "
+        f"{told.positives} positive and {told.negatives} not; {_LEARNED[held_out]}. Called "
         f"positive from a probability of {told.threshold:.4f} ({told.threshold_rule})."
     )
 
@@ -136,6 +144,10 @@ def _warning(told: Assessment) -> str:
     if not told.confounding.warning:
         return ""
     return f'<p class="warning">{escape(_sentence(told.confounding.sentence))}</p>'
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(_sentence(text))}</p>"
 
 
 def _sentence(text: str) -> str:
@@ -185,7 +197,7 @@ def _skipped(skipped: Sequence[SkippedFilm]) -> str:
     more = len(skipped) - _LISTED_FILMS
     rows = [(film.name, film.reason) for film in skipped[:_LISTED_FILMS]]
     return (
-        f"<h2>Skipped films</h2><p>{len(skipped)} films could not be used"
+        f"<h2>Skipped films</h2><p>Films that could not be used: {len(skipped)}"
         + (f"; the first {_LISTED_FILMS} are listed" if more > 0 else "")
         + ".</p>"
         + tables.table(("film", "reason"), rows)
@@ -216,10 +228,12 @@ th, td {{ border-bottom: 1px solid #bbb; padding: .25rem .7rem; text-align: left
 th {{ border-bottom: 2px solid #111; }}
 td.n, th.n {{ text-align: right; white-space: nowrap; }}
 img {{ max-width: 100%; height: auto; }}
-.row {{ display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; }}
-.row img {{ flex: 1 1 24rem; max-width: 32rem; min-width: 0; }}
-@media print {{ body {{ margin: 0; max-width: none; font-size: 11pt; }}
-  h2 {{ break-after: avoid; }} img, tr {{ break-inside: avoid; }} }}
+.row img {{ width: 48%; vertical-align: middle; }}
+@media screen and (max-width: 44rem) {{ .row img {{ width: 100%; }} }}
+@media print {{ @page {{ margin: 14mm; }}
+  body {{ margin: 0; padding: 0; max-width: none; font-size: 10pt; }}
+  h2 {{ break-after: avoid; }} img, tr {{ break-inside: avoid; }}
+  .scroll {{ overflow: visible; }} table {{ font-size: 8pt; }} th, td {{ padding: .15rem .35rem; }} }}
 </style>
 </head>
 <body>
