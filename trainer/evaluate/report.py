@@ -233,7 +233,8 @@ img {{ max-width: 100%; height: auto; }}
 @media print {{ @page {{ margin: 14mm; }}
   body {{ margin: 0; padding: 0; max-width: none; font-size: 10pt; }}
   h2 {{ break-after: avoid; }} img, tr {{ break-inside: avoid; }}
-  .scroll {{ overflow: visible; }} table {{ font-size: 8pt; }} th, td {{ padding: .15rem .35rem; }} }}
+  .scroll {{ overflow: visible; }} table {{ font-size: 8pt; }}
+  th, td {{ padding: .15rem .35rem; }} }}
 </style>
 </head>
 <body>
