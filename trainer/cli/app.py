@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dicomnode.errors import DicomnodeError
-from trainer.cli import fit, models, retrain, submit
+from trainer.cli import evaluate, fit, models, retrain, submit
 
 DONE, FAILED = 0, 1
 
@@ -38,6 +38,7 @@ def options(
 
 
 app.command("fit")(fit.fit)
+app.command("evaluate")(evaluate.evaluate)
 app.command("retrain")(retrain.retrain)
 app.command("submit")(submit.submit)
 app.add_typer(models.app, name="models")
