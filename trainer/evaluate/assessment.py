@@ -132,6 +132,12 @@ def judge(
     )
 
 
+def require_prevalence(prevalence: float | None) -> None:
+    """Raises `UsageError` for what is no prevalence."""
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise UsageError(f"the prevalence must be above 0 and below 1, got {prevalence:g}")
+
+
 def _assessed(
     test: Predictions,
     *,
@@ -144,8 +150,7 @@ def _assessed(
     training: SourceCounts | None,
     notes: list[str],
 ) -> Assessment:
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise UsageError(f"the prevalence must be above 0 and below 1, got {prevalence:g}")
+    require_prevalence(prevalence)
     if not test.names:
         raise ValueError("there is no film to judge by")
     truth, scores = test.truth, test.scores

@@ -5,7 +5,7 @@ The version's own graph and its own card: `uint8` films in, calibrated probabili
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,13 +71,18 @@ def predict_version(
     )
 
 
-def _require_fit(card: ModelCard, films: data.Films) -> None:
-    unknown = sorted({case.label for case in films.cases} - set(card.classes))
+def require_labels(card: ModelCard, cases: Sequence[data.Case]) -> None:
+    """Raises `DataError` when a film has a label that the model does not know."""
+    unknown = sorted({case.label for case in cases} - set(card.classes))
     if unknown:
         raise DataError(
             f"the films have the label {unknown[0]!r}, the model tells "
             f"{', '.join(card.classes)} apart; name the classes alike"
         )
+
+
+def _require_fit(card: ModelCard, films: data.Films) -> None:
+    require_labels(card, films.cases)
     try:
         expected = profile_named(card.preprocess_profile).shape
     except ValueError as error:
