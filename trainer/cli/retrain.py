@@ -68,7 +68,8 @@ def _say(outcome: Outcome, settings: RetrainSettings) -> None:
     base = settings.fit.out
     if outcome.outcome == "published":
         typer.echo(f"version {outcome.version} serves; see {outcome.folder}")
-        typer.echo(f"the way back: trainer models rollback --base {base}")
+        if outcome.compared_with is not None:
+            typer.echo(f"the way back: trainer models rollback --base {base}")
         return
     serving = "no version" if outcome.compared_with is None else f"version {outcome.compared_with}"
     typer.echo(f"{serving} goes on; the candidate is in {outcome.folder / 'candidate'}")

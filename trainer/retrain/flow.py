@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from dicomnode.modelcard import CARD_PATH, ModelCard
-from trainer import data, fit, registry
+from trainer import data, evaluate, fit, registry
 from trainer.cluster import ClusterSpec
 from trainer.errors import NothingToDo, UsageError
+from trainer.fit.storage import space_required
 from trainer.retrain import runs, snapshot
 from trainer.retrain.judgement import Judgement, judge
 from trainer.retrain.settings import RetrainSettings
@@ -131,12 +133,9 @@ def _lead(settings: RetrainSettings, folder: Path, progress: Progress) -> Outcom
     base = settings.fit.out
     with _trained(settings, taken, folder, progress) as candidate:
         judged = judge(candidate, base, settings.policy, progress)
-        version = None
-        if judged.decision.verdict == "promote":
-            _record_in_card(candidate.folder, judged)
-            version = registry.publish_after(candidate.folder, base, judged.current_version)
-        else:
-            shutil.copytree(candidate.folder, folder / runs.CANDIDATE, dirs_exist_ok=True)
+        with space_required(base, folder):
+            _report(folder, candidate, judged)
+            version = _published(candidate, base, judged, folder)
     outcome = _outcome(folder, judged, version)
     runs.write_json(
         folder / runs.DECISION,
@@ -155,6 +154,36 @@ def _lead(settings: RetrainSettings, folder: Path, progress: Progress) -> Outcom
     )
     progress(outcome.outcome, {"version": version, "run": folder.name})
     return outcome
+
+
+def _published(candidate: fit.Candidate, base: Path, judged: Judgement, folder: Path) -> int | None:
+    """The new version's number; a refused candidate goes to the run's folder instead."""
+    assert candidate.folder is not None, "only the chief decides, and it has the candidate"
+    _record_in_card(candidate.folder, judged)
+    if judged.decision.verdict == "promote":
+        return registry.publish_after(candidate.folder, base, judged.current_version)
+    shutil.copytree(candidate.folder, folder / runs.CANDIDATE, dirs_exist_ok=True)
+    return None
+
+
+def _report(folder: Path, candidate: fit.Candidate, judged: Judgement) -> None:
+    """The candidate's evaluation, with what the gate said of it."""
+    said = "promoted" if judged.decision.verdict == "promote" else "refused"
+    history = [asdict(epoch) for epoch in candidate.history]
+    evaluate.write_tensorboard(folder, history, candidate.assessment)
+    evaluate.write_report(
+        folder,
+        title=f"{candidate.card.model_name}, candidate of run {folder.name}: {said}",
+        card=candidate.card,
+        assessment=candidate.assessment,
+        history=history,
+        skipped=candidate.films.skipped,
+        notes=[
+            f"Gate: {said}.",
+            *(f"{check.outcome}: {check.sentence}." for check in judged.decision.checks),
+            *(f"{note}." for note in judged.notes),
+        ],
+    )
 
 
 def _outcome(folder: Path, judged: Judgement, version: int | None) -> Outcome:
@@ -179,7 +208,8 @@ def _record_in_card(folder: Path, judged: Judgement) -> None:
         "checks": [check.sentence for check in judged.decision.checks],
         "notes": list(judged.notes),
     }
-    path.write_text(card.model_copy(update={"gate": told}).to_json() + "\n", encoding="utf-8")
+    changed = {"gate": told, "parent_version": judged.current_version}
+    path.write_text(card.model_copy(update=changed).to_json() + "\n", encoding="utf-8")
 
 
 def _now() -> str:
@@ -201,8 +231,8 @@ def _work(settings: RetrainSettings, run: str, progress: Progress) -> Outcome:
 
 def _trained(
     settings: RetrainSettings, taken: snapshot.Snapshot, folder: Path, progress: Progress
-) -> Any:
-    config = replace(settings.fit, data=folder / runs.SNAPSHOT, report=folder)
+) -> AbstractContextManager[fit.Candidate]:
+    config = replace(settings.fit, data=folder / runs.SNAPSHOT)
     parts = data.held_out(
         taken.cases,
         test_fraction=config.test_fraction,

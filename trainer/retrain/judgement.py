@@ -73,7 +73,7 @@ def _decided(
         return Judgement(
             decision=gate.decide(ours, theirs, policy), current_version=version, notes=(note,)
         )
-    unseen = _without(told, known)
+    unseen = told.chosen([i for i, patient in enumerate(told.patients) if patient not in known])
     held_out = f"{len(set(told.patients) & known)} of {len(set(told.patients))} held-out patients"
     if gate.shortage(unseen.patients, unseen.truth.tolist(), policy) is None:
         told, note = unseen, f"left out of the comparison: {held_out}, known to version {version}"
@@ -133,16 +133,3 @@ def _patients_learned_from(candidate: Candidate, folder: Path) -> set[str] | Non
         for case, digest in zip(films.cases, films.digests, strict=True)
         if digest in used and used[digest].learned_from
     }
-
-
-def _without(told: evaluate.Predictions, patients: set[str]) -> evaluate.Predictions:
-    chosen = np.array([patient not in patients for patient in told.patients], dtype=np.bool_)
-    kept = np.flatnonzero(chosen)
-    return replace(
-        told,
-        **{
-            name: tuple(getattr(told, name)[index] for index in kept)
-            for name in ("names", "patients", "sources", "views", "labels")
-        },
-        probabilities=told.probabilities[kept],
-    )
