@@ -214,13 +214,15 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def fit_config(values: Mapping[str, Any], *, origin: str = "the command") -> FitConfig:
-    """A run from what was said; unsaid values are the recipe's, then the defaults."""
+    """A run from what was said; unsaid values are the recipe's, then the defaults. The model
+    is named after its directory. Raises `UsageError`."""
     given = _given(values)
     for name in ("data", "out"):
         if name not in given:
             raise UsageError(f"{origin} does not say {name}; pass --{name} DIR")
     recipe = str(given.get("recipe", "default"))
-    return FitConfig(**{**RECIPES.get(recipe, {}), **_given(given)})
+    named = {"model_name": Path(given["out"]).resolve().name}
+    return FitConfig(**{**named, **RECIPES.get(recipe, {}), **given})
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

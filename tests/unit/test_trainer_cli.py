@@ -58,7 +58,7 @@ def test_an_unknown_positive_class_names_the_classes(tmp_path: Path, capsys):
         (tmp_path / label / "a.png").write_bytes(b"")
     code = run("fit", "--data", str(tmp_path), "--out", str(tmp_path / "m"))
     assert code == 1
-    assert "has the classes ill, well" in capsys.readouterr().err
+    assert "found ill: 1 patient, well: 1 patient" in capsys.readouterr().err
 
 
 def test_models_list_show_and_rollback_speak_of_the_registry(tmp_path: Path, capsys):
