@@ -7,14 +7,17 @@ Runs the command, whose output and exit code are passed on, and then writes FILE
 node_exporter's textfile collector. Needs nothing but Python.
 
 The outcome is what the command's JSON says under `outcome`, where it prints any; else its
-exit code: 0 published, 3 nothing new, everything else failed. A run that ended as it should,
-whether or not it published a version, is a success.
+exit code: 0 published, 3 nothing new, everything else failed (a refusal too, so use --json).
+A run that ended as it should, whether or not it published a version, is a success. Workers
+that are not the chief, and dry runs, leave the file alone. SIGTERM is passed on to the command, so
+that a pod that is evicted still tells that its run failed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +25,7 @@ from collections import deque
 from pathlib import Path
 
 OUTCOMES = ("published", "refused", "failed", "nothing_new")
+_NO_RUN = ("worker", "dry_run")
 _BY_EXIT_CODE = {0: "published", 3: "nothing_new"}
 _KEPT_LINES = 2000
 _USAGE = 2
@@ -37,11 +41,21 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: retrain_textfile.py FILE.prom -- COMMAND [ARGUMENT ...]\n")
         return _USAGE
     path, command = Path(arguments[0]), arguments[2:]
+    if not path.parent.is_dir():
+        # before hours of training, not after
+        sys.stderr.write(f"{path.parent} is no folder; create it, or mount the volume\n")
+        return _USAGE
     code, output = run(command)
     outcome = outcome_of(code, output)
+    if outcome in _NO_RUN:
+        return code
     now = time.time()
     success = previous_success(path) if outcome == "failed" else now
-    write(path, page(outcome, last_run=now, last_success=success))
+    try:
+        write(path, page(outcome, last_run=now, last_success=success))
+    except OSError as error:
+        sys.stderr.write(f"{path} cannot be written: {error.strerror}; the run ended with {code}\n")
+        return code or 1
     return code
 
 
@@ -53,6 +67,7 @@ def run(command: list[str]) -> tuple[int, str]:
     except OSError as error:
         sys.stderr.write(f"{command[0]} cannot be started: {error.strerror}\n")
         return _NOT_STARTED, ""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: process.terminate())
     with process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -65,9 +80,9 @@ def run(command: list[str]) -> tuple[int, str]:
 
 
 def outcome_of(code: int, output: str) -> str:
-    """One of `OUTCOMES`."""
+    """One of `OUTCOMES`, or of `_NO_RUN`."""
     said = _said(output)
-    if said in OUTCOMES and (said != "published" or code == 0):
+    if said in ("refused", "nothing_new") or (code == 0 and said in ("published", *_NO_RUN)):
         return said
     return _BY_EXIT_CODE.get(code, "failed")
 
@@ -90,11 +105,12 @@ def previous_success(path: Path) -> float | None:
         lines = path.read_text().splitlines()
     except FileNotFoundError:
         return None
-    for line in lines:
-        name, _, value = line.partition(" ")
-        if name == _SUCCESS:
-            return float(value)
-    return None
+    values = [line.partition(" ")[2] for line in lines if line.startswith(f"{_SUCCESS} ")]
+    try:
+        return float(values[0]) if values else None
+    except ValueError:
+        sys.stderr.write(f"{path} is damaged and written anew; {_SUCCESS} is lost\n")
+        return None
 
 
 def page(outcome: str, *, last_run: float, last_success: float | None) -> str:

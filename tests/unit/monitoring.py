@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.conftest import ROOT
 
 MONITORING = ROOT / "deploy" / "monitoring"
 RULES = sorted((MONITORING / "rules").glob("*.yml"))
+RETRAIN = MONITORING / "retrain_textfile.py"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "dicomnode.json"
 
 _METRIC = re.compile(r"(?<![\w:$.])(:?[a-zA-Z_][\w:]*)")
@@ -84,7 +87,7 @@ def metric_names(expression: str) -> set[str]:
     }
 
 
-_WORDS = {"or", "and", "unless", "bool", "offset", "on", "by", "e"}
+_WORDS = {"or", "and", "unless", "bool", "offset", "on", "by"}
 
 
 def labels_by_metric(expression: str) -> Iterator[tuple[str, str]]:
@@ -105,5 +108,12 @@ def scrape_config(name: str) -> dict[str, Any]:
     return document
 
 
-def text_of(path: Path) -> str:
-    return (ROOT / path).read_text()
+def retrained(path: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """retrain_textfile.py around a shell script that plays the training."""
+    return subprocess.run(
+        [sys.executable, str(RETRAIN), str(path), "--", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
