@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dicomnode.errors import DicomnodeError
-from trainer.cli import evaluate, fit, models, retrain, submit
+from trainer.cli import audit, evaluate, fit, models, retrain, submit
 
 DONE, FAILED = 0, 1
 
@@ -37,6 +37,7 @@ def options(
     del debug
 
 
+app.command("audit")(audit.audit)
 app.command("fit")(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("retrain")(retrain.retrain)

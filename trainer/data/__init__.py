@@ -23,7 +23,15 @@ from pathlib import Path
 
 from trainer.data import folders, manifest
 from trainer.data.cases import Case, Skipped
-from trainer.data.films import Films, decoded, load, prepared_tensor
+from trainer.data.films import (
+    Films,
+    UnusableFilm,
+    content,
+    decoded,
+    in_order,
+    load,
+    prepared_tensor,
+)
 from trainer.data.manifest import write_snapshot
 from trainer.data.split import Split, drop_skipped, held_out, require_classes, split
 from trainer.errors import DataError
@@ -33,9 +41,12 @@ __all__ = [
     "Films",
     "Skipped",
     "Split",
+    "UnusableFilm",
+    "content",
     "decoded",
     "drop_skipped",
     "held_out",
+    "in_order",
     "load",
     "prepared_tensor",
     "read_cases",

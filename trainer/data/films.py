@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.errors import NotAnInstance, UndecodableImage
-from dicomnode.findings import NotEvaluated
+from dicomnode.findings import NotEvaluated, Reason
 from dicomnode.imaging import preprocess, reading
 from trainer.data.cases import MAXIMUM_FILE_BYTES, MAXIMUM_PIXELS, Case, Skipped
 from trainer.errors import DataError, StorageFull
@@ -43,6 +43,11 @@ class Films:
 
 class UnusableFilm(Exception):
     """Why a film cannot be used, in words that name nobody; it becomes a `Skipped`."""
+
+    def __init__(self, why: str, refusal: Reason | None = None) -> None:
+        super().__init__(why)
+        self.refusal = refusal
+        """The gate's reason; None when the file could not be read or decoded."""
 
 
 def load(
@@ -128,7 +133,9 @@ def decoded(case: Case, data: bytes) -> NDArray[np.uint8]:
     except (UndecodableImage, NotAnInstance) as error:
         raise UnusableFilm(str(error)) from error
     if isinstance(grey, NotEvaluated):
-        raise UnusableFilm(f"the node would not evaluate it ({grey.reason.value}): {grey.detail}")
+        raise UnusableFilm(
+            f"the node would not evaluate it ({grey.reason.value}): {grey.detail}", grey.reason
+        )
     return grey
 
 
