@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -14,7 +14,6 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
-    case,
     exists,
     func,
     select,
@@ -24,6 +23,8 @@ from dicomnode.findings import Reason
 from dicomnode.ports import StoredInstance
 from dicomnode.storage import records
 from dicomnode.storage.schema import conflicts, instances, labels, outcomes
+
+_CHUNK: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,28 +80,35 @@ def page(connection: Connection, *, after: int, limit: int) -> list[LabelledInst
     refused = select(outcomes.c.content).where(current, outcomes.c.evaluated.is_(False))
     twice = exists().where(conflicts.c.sop_instance_uid == instances.c.sop_instance_uid)
     statement = (
-        _effective(
-            *instances.c, refused.scalar_subquery().label("refused"), twice.label("came_twice")
-        )
-        .where(instances.c.id > after)
+        _images(*instances.c, refused.scalar_subquery().label("refused"), twice.label("came_twice"))
+        .where(instances.c.id > after, _label_id().is_not(None))
         .order_by(instances.c.id)
         .limit(limit)
     )
-    return [_labelled_instance(row) for row in connection.execute(statement).mappings()]
+    rows = connection.execute(statement).mappings().all()
+    said = {
+        row["id"]: row
+        for ids in (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+        for row in connection.execute(
+            select(labels).where(labels.c.id.in_({row["label_id"] for row in ids}))
+        ).mappings()
+    }
+    return [_labelled_instance(row, said[row["label_id"]]) for row in rows]
 
 
 def counts(connection: Connection) -> list[ClassCount]:
     """How many studies and images each class has."""
-    effective = _effective(instances.c.study_instance_uid).subquery()
+    images = _images(instances.c.study_instance_uid).subquery()
     statement = (
         select(
-            effective.c.said_label,
-            func.count(effective.c.study_instance_uid.distinct()),
+            labels.c.label,
+            func.count(images.c.study_instance_uid.distinct()),
             func.count(),
-            func.max(effective.c.said_labelled_at, type_=labels.c.labelled_at.type),
+            func.max(labels.c.labelled_at, type_=labels.c.labelled_at.type),
         )
-        .group_by(effective.c.said_label)
-        .order_by(effective.c.said_label)
+        .join_from(images, labels, labels.c.id == images.c.label_id)
+        .group_by(labels.c.label)
+        .order_by(labels.c.label)
     )
     return [
         ClassCount(label=name, studies=studies, instances=images, newest=newest)
@@ -110,13 +118,8 @@ def counts(connection: Connection) -> list[ClassCount]:
 
 def unlabelled(connection: Connection) -> int:
     """Images for which no label holds."""
-    own, whole, joined = _joined()
-    statement = (
-        select(func.count())
-        .select_from(joined)
-        .where(instances.c.own_product.is_(False), own.c.id.is_(None), whole.c.id.is_(None))
-    )
-    return int(connection.execute(statement).scalar_one())
+    images = _images(instances.c.id).where(_label_id().is_(None)).subquery()
+    return int(connection.execute(select(func.count()).select_from(images)).scalar_one())
 
 
 def label(row: Mapping[Any, Any]) -> Label:
@@ -134,45 +137,37 @@ def label(row: Mapping[Any, Any]) -> Label:
     )
 
 
-def _joined() -> tuple[Any, Any, Any]:
+def _images(*columns: Any) -> Select[Any]:
+    """Images, the node's own products aside, with `label_id`: which label holds, or null."""
+    return select(*columns, _label_id().label("label_id")).where(instances.c.own_product.is_(False))
+
+
+def _label_id() -> ColumnElement[int]:
+    """Looked up per image: as a join, PostgreSQL would compare every image with every label
+    until it has counted the labels of a large import."""
     own, whole = labels.alias("own"), labels.alias("whole")
-    of_study = and_(
+    of_image = select(own.c.id).where(_holds(own), own.c.instance_id == instances.c.id)
+    of_study = select(whole.c.id).where(
         _holds(whole),
         whole.c.instance_id.is_(None),
         whole.c.study_instance_uid == instances.c.study_instance_uid,
     )
-    of_image = and_(_holds(own), own.c.instance_id == instances.c.id)
-    joined = instances.outerjoin(own, of_image).outerjoin(whole, of_study)
-    return own, whole, joined
+    return func.coalesce(
+        of_image.correlate(instances).scalar_subquery(),
+        of_study.correlate(instances).scalar_subquery(),
+    )
 
 
 def _holds(table: Any) -> ColumnElement[bool]:
     return and_(table.c.superseded_at.is_(None), table.c.label != "")
 
 
-def _effective(*columns: Any) -> Select[Any]:
-    """Images with the label that holds for them, its columns named `said_...`."""
-    own, whole, joined = _joined()
-    said = [
-        case((own.c.id.is_not(None), own.c[column.name]), else_=whole.c[column.name]).label(
-            f"said_{column.name}"
-        )
-        for column in labels.c
-    ]
-    return (
-        select(*columns, *said)
-        .select_from(joined)
-        .where(instances.c.own_product.is_(False), own.c.id.is_not(None) | whole.c.id.is_not(None))
-    )
-
-
-def _labelled_instance(row: RowMapping) -> LabelledInstance:
-    said = {column.name: row[f"said_{column.name}"] for column in labels.c}
-    said["sop_instance_uid"] = row["sop_instance_uid"] if said["instance_id"] is not None else ""
+def _labelled_instance(row: RowMapping, said: RowMapping) -> LabelledInstance:
+    of_image = said["instance_id"] is not None
     refused = row["refused"]
     return LabelledInstance(
         instance=records.stored_instance(row),
-        label=label(said),
+        label=label({**said, "sop_instance_uid": row["sop_instance_uid"] if of_image else ""}),
         refusal=None if refused is None else Reason(json.loads(refused)["reason"]),
         came_twice=bool(row["came_twice"]),
     )
