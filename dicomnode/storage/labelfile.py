@@ -20,8 +20,9 @@ from dicomnode.storage.labelled import Label
 from dicomnode.storage.labels import class_name, origin
 
 MAXIMUM_BYTES = 32 * 1024 * 1024
-MAXIMUM_LINES = 200_000
-"""A file is recorded in one transaction, in which nobody else can write to SQLite."""
+MAXIMUM_LINES = 100_000
+"""A file is recorded in one transaction, in which nobody else can write to SQLite: some two
+to three seconds for as many, while a node waits for ten (`database.BUSY_MILLISECONDS`)."""
 
 COLUMNS = ("sop_instance_uid", "study_instance_uid", "label", "source", "author", "time")
 HISTORY_COLUMNS = (*COLUMNS, "recorded_at", "superseded_at")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dicomnode.errors import LabelsRefused
 from dicomnode.storage import labelfile
@@ -175,3 +178,11 @@ def test_what_is_written_is_read_as_it_was() -> None:
         ),
     )
     assert found.columns_left_out == ()
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_file_holds_it_is_read_or_refused(data: bytes) -> None:
+    for beginning in (b"", b"sop_instance_uid,label,time\n1.2.3,"):
+        with contextlib.suppress(LabelsRefused):
+            read_label_file(beginning + data, now=NOW)
