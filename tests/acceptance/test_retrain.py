@@ -274,3 +274,39 @@ def test_a_candidate_that_is_better_by_its_source_only_is_flagged_and_refused(
     assert check["figures"]["auc"] > check["figures"]["auc_within_sources"] + 0.1
     assert registry.versions(base) == (1,)
     assert (Path(told["folder"]) / "candidate" / "saved_model.pb").is_file()
+
+
+def test_two_workers_train_and_the_chief_alone_decides(tmp_path: Path) -> None:
+    """An untaught backbone learns nothing: it is refused, once, beside the version that serves."""
+    marked_films(tmp_path / "data", per_group=12)
+    base = tmp_path / "models" / "covid19"
+    publish_untrained(base)
+    settings = SETTINGS.format(
+        epochs=1, more='strategy = "direct"\nhead = "pooled"\nalpha = 0.25\nvalidation_fraction = 0.4'
+    )
+    settings = settings.replace('node = "node.toml"', 'location = "data"')
+    settings = settings.replace('"tiny"', '"mobilenet"').replace("within_minimum_films = 4", "")
+    config = tmp_path / "retrain.toml"
+    config.write_text(settings)
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    command = [sys.executable, "-m", "trainer", "retrain", f"--config={config}", "--run=one"]
+    workers = []
+    for index in (0, 1):
+        told = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(told), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        workers.append(
+            subprocess.Popen(
+                [*command, "--json"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+        )
+    ended = [(*worker.communicate(timeout=300), worker.returncode) for worker in workers]
+    assert [code for _, _, code in ended] == [1, 0], ended
+    chief, other = (json.loads(output) for output, _, _ in ended)
+    assert (chief["outcome"], chief["compared_with"]) == ("refused", 1)
+    assert other["outcome"] == "worker"
+    assert registry.versions(base) == (1,)
+    assert not list(base.glob(".staging-*"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_trainer_registry import publish, with_films
-from trainer import registry, retrain
+from trainer import data, registry, retrain
 from trainer.errors import DataError, NothingToDo, TrainerError, UsageError
 from trainer.retrain import flow, runs, snapshot
 from trainer.retrain.runs import Last
@@ -190,6 +190,20 @@ def test_a_preview_counts_and_says_what_is_missing_and_writes_nothing(settings, 
     (sentence,) = told.missing
     assert sentence.startswith("cannot be judged: the held-out part stands on ")
     assert json.loads(json.dumps(told.to_json()))["outcome"] == "dry_run"
+
+
+def test_a_preview_parts_the_films_as_the_run_will(settings):
+    told = retrain.preview(settings)
+    cases = snapshot.read(begin(settings) / runs.SNAPSHOT).cases
+    parts = data.held_out(
+        cases,
+        test_fraction=settings.fit.test_fraction,
+        validation_fraction=settings.fit.validation_fraction,
+        seed=settings.fit.seed,
+    )
+    counts = [len(parts.training), len(parts.validation), len(parts.test)]
+    assert [part["films"] for part in told.parts.values()] == counts
+    assert not {"negative/1.png", "positive/1.png"} & {case.patient for case in cases}
 
 
 # ------------------------------------------------------------------------------------ runs

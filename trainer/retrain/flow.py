@@ -224,6 +224,8 @@ def _work(settings: RetrainSettings, run: str, progress: Progress) -> Outcome:
     folder, word = runs.await_chief(settings.run.runs, run, settings.run.wait_seconds)
     if word != "train":
         raise NothingToDo(f"the chief of run {run} found nothing new")
+    if runs.decided(folder):  # started again after the others had ended
+        return Outcome(outcome="worker", run=run, folder=folder)
     with _trained(settings, snapshot.read(folder / runs.SNAPSHOT), folder, progress):
         pass
     return Outcome(outcome="worker", run=run, folder=folder)

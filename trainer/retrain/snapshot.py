@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicomnode import config as node_config
@@ -45,7 +45,8 @@ def look(settings: RetrainSettings) -> Found:
     """What a run would start from. Raises `DataError`."""
     if settings.node is None:
         assert settings.location is not None
-        return Found(cases=data.read_cases(settings.location))
+        cases = data.read_cases(settings.location)
+        return Found(cases=tuple(replace(case, patient=_hashed(case.patient)) for case in cases))
     stored = store.stored_films(node_config.load(settings.node).storage)
     if not stored.cases:
         left_out = f", and {len(stored.skipped)} that are not for the model"
@@ -61,9 +62,11 @@ def take(settings: RetrainSettings, path: Path) -> Snapshot:
 
     What the last run's snapshot knows of the store's files is not read again.
     """
-    found = look(settings)
-    before = runs.last_snapshot(settings.run.runs) if settings.node is not None else None
-    store.snapshot(found.cases, path, previous=before)
+    cases = look(settings).cases
+    if settings.node is not None:
+        store.snapshot(cases, path, previous=runs.last_snapshot(settings.run.runs))
+    else:
+        data.write_snapshot(path, cases, [_digest(case) for case in cases])
     return read(path)
 
 
@@ -92,6 +95,11 @@ def _labels(path: Path) -> Iterator[tuple[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             yield row["sha256"], row["label"]
+
+
+def _hashed(patient: str) -> str:
+    """The same in every run: whose film it is decides which part it goes to."""
+    return hashlib.sha256(patient.encode()).hexdigest()
 
 
 def _digest(case: data.Case) -> str:
