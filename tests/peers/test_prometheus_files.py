@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -63,3 +64,44 @@ def test_kustomize_renders_the_variant_for_the_prometheus_operator() -> None:
     kinds = [document["kind"] for document in rendered]
     assert sorted(set(kinds)) == ["PrometheusRule", "Service", "ServiceMonitor"]
     assert kinds.count("ServiceMonitor") == kinds.count("Service") == 3
+
+
+LOOKED_UP = """\
+ip link set lo up
+mount --bind {folder}/resolv.conf /etc/resolv.conf
+dnsmasq --conf-file=/dev/null --user=root --pid-file={folder}/pid --no-resolv --no-hosts \\
+    --addn-hosts={folder}/hosts
+exec promtool check service-discovery {config} {job} --timeout=2s
+"""
+"""In namespaces of its own, where the cluster's DNS is a dnsmasq on loopback."""
+
+
+@pytest.mark.parametrize(
+    ("job", "service", "port"),
+    [
+        ("dicomnode", "node-metrics", 8080),
+        ("model-server", "inference-metrics", 8501),
+        ("machine", "exporter-metrics", 9100),
+    ],
+)
+def test_every_replica_that_dns_names_is_a_target(
+    tmp_path: Path, job: str, service: str, port: int
+) -> None:
+    for program in ("dnsmasq", "promtool", "ip", "mount"):
+        require_program(program)
+    unshare = [require_program("unshare"), "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("namespaces of its own need root")
+    name = f"{service}.dicomnode.svc.cluster.local"
+    (tmp_path / "hosts").write_text(f"10.42.0.7 {name}\n10.42.1.9 {name}\n10.42.2.2 other\n")
+    search = "dicomnode.svc.cluster.local svc.cluster.local cluster.local"
+    (tmp_path / "resolv.conf").write_text(
+        f"nameserver 127.0.0.1\nsearch {search}\noptions ndots:5\n"
+    )
+    config = MONITORING / "prometheus-kubernetes.yml"
+    script = LOOKED_UP.format(folder=tmp_path, config=config, job=job)
+    found = subprocess.run(
+        [*unshare, "sh", "-ec", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    targets = {target["labels"]["__address__"] for target in json.loads(found.stdout)}
+    assert targets == {f"10.42.0.7:{port}", f"10.42.1.9:{port}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import typer
 
@@ -10,7 +11,6 @@ from dicomnode.cli.app import app
 from tests.conftest import ROOT
 from tests.unit import monitoring
 from tests.unit.monitoring import MONITORING
-from tests.unit.test_docs import commands
 
 MANUAL = ROOT / "docs" / "operations" / "monitoring.md"
 
@@ -46,18 +46,30 @@ def test_every_alert_is_seen_to_fire_in_the_rules_own_tests() -> None:
         assert re.search(rf'labels: ALERTS{{alertname="{name}", alertstate="firing"', text), name
 
 
+def commands(command: Any, name: str = "") -> list[str]:
+    """`queue list` and its like: every command below a group."""
+    children: dict[str, Any] | None = getattr(command, "commands", None)
+    if children is None:
+        return [name]
+    return [
+        found
+        for sub, child in children.items()
+        for found in commands(child, f"{name} {sub}".strip())
+    ]
+
+
 def test_commands_in_the_manual_and_in_alerts_exist() -> None:
     from trainer.cli.app import app as trainer_app
 
     text = MANUAL.read_text() + str(monitoring.alerts())
-    known = {
-        "dicomnode": typer.main.get_command(app),
-        "trainer": typer.main.get_command(trainer_app),
-    }
-    for program, command in known.items():
-        names = commands(command)
-        for said in re.findall(rf"`?{program} ((?:[a-z-]+ ?)+)", text):
-            assert any(said.strip().startswith(name) for name in names), f"{program} {said}"
+    for program, application in (("dicomnode", app), ("trainer", trainer_app)):
+        names = commands(typer.main.get_command(application))
+        assert len(names) > 3, f"the commands of {program} were not found"
+        told = re.findall(rf"(?:`|^    |\n    ){program} ([a-z-]+(?: [a-z-]+)*)", text)
+        assert told
+        for said in told:
+            known = any(f"{said} ".startswith(f"{name} ") for name in names)
+            assert known, f"{program} {said}"
 
 
 def test_links_of_the_manual_lead_somewhere() -> None:
