@@ -285,6 +285,14 @@ def test_a_server_that_stays_away_ends_the_waiting(
     assert api.url in str(error)
 
 
+def test_what_is_not_a_watch_ends_the_waiting(api: KubeApi, tmp_path: Path):
+    api.answer("watch", "jobs", ({"kind": "JobList", "items": []},))
+    error = Submission(api, tmp_path).result()
+    assert isinstance(error, ClusterError)
+    assert "does not answer a watch of jobs.batch with events" in str(error)
+    assert nothing_left(api)
+
+
 def test_an_answer_that_is_lost_does_not_make_our_own_job_a_clash(api: KubeApi, tmp_path: Path):
     api.lose_answer()
     run = Submission(api, tmp_path)

@@ -163,8 +163,13 @@ class Api:
             )
             for line in self._lines(answer):
                 event = _decoded(line)
-                if event.get("type") == "ERROR":
-                    status = event.get("object", {})
+                status = event.get("object")
+                if not isinstance(status, dict) or "type" not in event:
+                    raise Refused(
+                        f"{self.host} does not answer a watch of {resource} with events; "
+                        "expected an API server of Kubernetes, is a proxy in between?"
+                    )
+                if event["type"] == "ERROR":
                     code, message = int(status.get("code", 0)), str(status.get("message", ""))
                     raise self._error("watch", resource, code, message)
                 yield event

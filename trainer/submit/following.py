@@ -29,6 +29,8 @@ from trainer.submit.watching import (
 Tell = Callable[[str, dict[str, Any]], None]
 
 _LOG_END_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 5.0
+"""How long nothing may be seen before the threads that look are looked after."""
 _MARGIN_SECONDS: Final = 600.0
 """The cluster ends the Job at its deadline; who waits, waits a little longer."""
 
@@ -72,11 +74,12 @@ class Following:
         self._told: set[object] = set()
         self._counts: dict[str, int] = {}
         self._failed: dict[str, progress.Worker] = {}
+        self._watchers: tuple[Watcher, ...] = ()
 
     def run(self) -> None:
         """Return when the Job succeeded; raises `ClusterError` or `NothingToDo` otherwise."""
         api, name, pods = self._api, self._name, self._selector
-        watchers = (
+        self._watchers = (
             Watcher(
                 "job",
                 lambda: api.list_jobs(name),
@@ -93,7 +96,7 @@ class Following:
             ),
         )
         try:
-            for watcher in watchers:
+            for watcher in self._watchers:
                 watcher.start()
             while (ended := self._outcome()) is None:
                 self._wait()
@@ -119,9 +122,11 @@ class Following:
             raise ClusterError(self._not_started())
         end = self._end if all_started else min(self._end, self._start_end)
         try:
-            self._take(self._inbox.get(timeout=max(0.0, end - now)))
+            self._take(self._inbox.get(timeout=min(_LOOK_SECONDS, max(0.0, end - now))))
         except queue.Empty:
-            return
+            dead = [watcher.name for watcher in self._watchers if not watcher.is_alive()]
+            if dead:
+                raise ClusterError(f"{dead[0]} ended by an error of its own, see above") from None
 
     def _take(self, item: Seen | Line | Ended) -> None:
         match item:
