@@ -19,6 +19,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_COLUMN = 30
+
 Base = Annotated[Path, typer.Option("--out", "--base", help="The model directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value, for scripts.")]
 
@@ -70,12 +72,15 @@ def diff(
     typer.echo(f"{'':<34}  {f'version {first}':<30}  version {second}")
     section = ""
     for row in compared.rows:
-        if not (everything or row.differs or row.section in ("metrics", "threshold")):
+        first, second = _side(row.first), _side(row.second)
+        if not (everything or _worth_telling(row, first, second)):
             continue
         if row.section != section:
             section = row.section
             typer.echo(section)
-        typer.echo(f"  {row.name:<32}  {_side(row.first):<30}  {_side(row.second)}")
+        # what is too long for its column leaves the other side to the next line
+        between = "  " if len(first) <= _COLUMN else f"\n{'':<{_COLUMN + 38}}"
+        typer.echo(f"  {row.name:<32}  {first:<{_COLUMN}}{between}{second}")
     typer.echo(_films(compared))
 
 
@@ -144,6 +149,12 @@ def _entry(state: str, version: int, card: ModelCard) -> dict[str, Any]:
     }
 
 
+def _worth_telling(row: registry.Row, first: str, second: str) -> bool:
+    """Figures always, unless neither version has them; other facts when they differ."""
+    told = row.section in ("metrics", "threshold") and {first, second} != {"-"}
+    return told or row.differs
+
+
 def _films(compared: registry.Comparison) -> str:
     if compared.films is None:
         return "films: a version does not say which films it was made from"
@@ -152,17 +163,16 @@ def _films(compared: registry.Comparison) -> str:
 
 
 def _side(value: Any) -> str:
-    if value is None:
-        return "-"
     if isinstance(value, dict) and "value" in value:
-        return f"{_figure(value)} (n={value.get('cases', '?')})"
+        figure = _figure(value)
+        return figure if figure == "-" else f"{figure} (n={value.get('cases', '?')})"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_side(part)}" for name, part in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return "-" if value is None else str(value)
 
 
 def _figure(figure: Any) -> str:
