@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.testing.stores import opened_store
 from tests.unit.test_trainer_registry import publish, with_films
 from trainer import data, registry, retrain
 from trainer.errors import DataError, NothingToDo, TrainerError, UsageError
@@ -80,12 +81,33 @@ def test_a_mistake_in_the_file_is_named(settings, tmp_path: Path, before, after,
         retrain.load(path)
 
 
+def test_a_mistake_in_the_settings_of_the_node_is_named_with_its_file(tmp_path: Path):
+    (tmp_path / "node.toml").write_text("[dimse]\nprot = 104\n")
+    path = tmp_path / "retrain.toml"
+    path.write_text(SETTINGS.replace('location = "films"', 'node = "node.toml"'))
+    with pytest.raises(UsageError, match=r"node\.toml: dimse\.prot is not a setting"):
+        retrain.load(path)
+
+
+def test_a_node_without_labels_is_told_how_to_get_some(tmp_path: Path):
+    (tmp_path / "node.toml").write_text("")
+    path = tmp_path / "retrain.toml"
+    path.write_text(SETTINGS.replace('location = "films"', 'node = "node.toml"'))
+    with pytest.raises(DataError, match="there is no store at"):
+        retrain.preview(retrain.load(path))
+    with opened_store(tmp_path / "var"):
+        pass
+    with pytest.raises(DataError, match="no labelled film; `dicomnode labels import`"):
+        retrain.preview(retrain.load(path))
+
+
 def test_the_example_file_is_valid(tmp_path: Path):
     text = (Path(__file__).parents[2] / "config" / "retrain.example.toml").read_text()
     (tmp_path / "dicomnode.toml").write_text("")
     (tmp_path / "retrain.toml").write_text(text)
     loaded = retrain.load(tmp_path / "retrain.toml")
-    assert loaded.node == tmp_path / "dicomnode.toml"
+    assert loaded.storage is not None
+    assert loaded.storage.root == tmp_path / "var"
     assert loaded.policy == type(loaded.policy)(), "the example shows the defaults"
     assert loaded.run == type(loaded.run)(runs=tmp_path / "retraining")
 

@@ -72,15 +72,15 @@ def diff(
     typer.echo(f"{'':<34}  {f'version {first}':<30}  version {second}")
     section = ""
     for row in compared.rows:
-        first, second = _side(row.first), _side(row.second)
-        if not (everything or _worth_telling(row, first, second)):
+        left, right = _side(row.first), _side(row.second)
+        if not (everything or _worth_telling(row, left, right)):
             continue
         if row.section != section:
             section = row.section
             typer.echo(section)
         # what is too long for its column leaves the other side to the next line
-        between = "  " if len(first) <= _COLUMN else f"\n{'':<{_COLUMN + 38}}"
-        typer.echo(f"  {row.name:<32}  {first:<{_COLUMN}}{between}{second}")
+        between = "  " if len(left) <= _COLUMN else f"\n{'':<{_COLUMN + 38}}"
+        typer.echo(f"  {row.name:<32}  {left:<{_COLUMN}}{between}{right}")
     typer.echo(_films(compared))
 
 
@@ -149,9 +149,9 @@ def _entry(state: str, version: int, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _worth_telling(row: registry.Row, first: str, second: str) -> bool:
+def _worth_telling(row: registry.Row, left: str, right: str) -> bool:
     """Figures always, unless neither version has them; other facts when they differ."""
-    told = row.section in ("metrics", "threshold") and {first, second} != {"-"}
+    told = row.section in ("metrics", "threshold") and {left, right} != {"-"}
     return told or row.differs
 
 

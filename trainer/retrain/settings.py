@@ -10,6 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from dicomnode import config as node_config
+from dicomnode.config import StorageSettings
+from dicomnode.errors import ConfigError
 from trainer import gate
 from trainer.config import FitConfig, load_fit
 from trainer.errors import UsageError
@@ -36,8 +39,8 @@ class RunSettings:
 class RetrainSettings:
     """Everything that a retraining is told."""
 
-    node: Path | None
-    """The settings file of the node whose store and labels are used; or"""
+    storage: StorageSettings | None
+    """The node's store, whose films and labels are used; or"""
     location: Path | None
     """a folder or manifest. Exactly one of the two is given."""
     fit: FitConfig
@@ -68,13 +71,20 @@ def load(path: Path) -> RetrainSettings:
         path, {"data": found.get("location", folder), **_anchored(tables.get("fit", {}), folder)}
     )
     return RetrainSettings(
-        node=found.get("node"),
+        storage=_storage(found["node"]) if "node" in found else None,
         location=found.get("location"),
         fit=fit,
         policy=gate.policy_from(_table(tables, "gate")),
         run=_run_settings(_table(tables, "retrain"), folder),
         sha256=_digest({name: tables.get(name) for name in ("data", "fit", "gate")}),
     )
+
+
+def _storage(path: Path) -> StorageSettings:
+    try:
+        return node_config.load(path).storage
+    except ConfigError as error:
+        raise UsageError("\n".join(f"{path}: {problem}" for problem in error.problems)) from error
 
 
 def _anchored(table: Any, folder: Path) -> dict[str, Any]:

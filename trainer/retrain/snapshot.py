@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dicomnode import config as node_config
 from trainer import data, registry
 from trainer.data import store
 from trainer.errors import DataError
@@ -43,15 +42,15 @@ class Found:
 
 def look(settings: RetrainSettings) -> Found:
     """What a run would start from. Raises `DataError`."""
-    if settings.node is None:
+    if settings.storage is None:
         assert settings.location is not None
         cases = data.read_cases(settings.location)
         return Found(cases=tuple(replace(case, patient=_hashed(case.patient)) for case in cases))
-    stored = store.stored_films(node_config.load(settings.node).storage)
+    stored = store.stored_films(settings.storage)
     if not stored.cases:
         left_out = f", and {len(stored.skipped)} that are not for the model"
         raise DataError(
-            f"the store of {settings.node} holds no labelled film"
+            f"the store at {settings.storage.root} holds no labelled film"
             f"{left_out if stored.skipped else ''}; `dicomnode labels import` brings labels in"
         )
     return Found(cases=stored.cases, skipped=stored.skipped)
@@ -63,7 +62,7 @@ def take(settings: RetrainSettings, path: Path) -> Snapshot:
     What the last run's snapshot knows of the store's files is not read again.
     """
     cases = look(settings).cases
-    if settings.node is not None:
+    if settings.storage is not None:
         store.snapshot(cases, path, previous=runs.last_snapshot(settings.run.runs))
     else:
         data.write_snapshot(path, cases, [_digest(case) for case in cases])
