@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.testing.phantoms import write_training_folder
+from tests.acceptance.node import until
 from tests.cluster.job import Job
 from tests.cluster.network import Network
 from tests.cluster.pod import Volumes
+from tests.conftest import require_program
+from trainer import registry
 from trainer.submit import Manifests, render
 from trainer.submit.settings import parse
 
@@ -25,12 +29,17 @@ USER = 10001
 
 @pytest.fixture(autouse=True)
 def _namespaces() -> None:
-    """Network namespaces need root; with CI=true they are due where they can be had."""
+    """Network namespaces need root and a kernel that has them; not everywhere may tests be root."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
-    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False)
+    tried = subprocess.run(
+        [require_program("unshare"), "--net", "--mount", "--pid", "--fork", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if tried.returncode != 0:
-        pytest.skip(f"no network namespaces here: {tried.stderr.decode().strip()}")
+        pytest.skip(f"no network namespaces here: {tried.stderr.strip()}")
 
 
 @pytest.fixture
@@ -42,12 +51,13 @@ def volume(tmp_path: Path) -> Path:
     return folder
 
 
-def manifests(workers: int = 2, **fit: object) -> Manifests:
+def manifests(*, workers: int = 2, restarts: int = 3, **fit: object) -> Manifests:
     settings = parse(
         {
             "cluster": {
                 "image": "registry:5000/trainer:1",
                 "workers": workers,
+                "restarts": restarts,
                 "user": USER,
                 "claims": [
                     {"claim": "all", "mount": "/data", "sub_path": "data", "read_only": True},
@@ -97,7 +107,8 @@ import time
 end = time.monotonic() + 20
 others = [other for other in range(workers) if other != index]
 for other in others:
-    for name in (f"{job}-{other}.{service}", f"{job}-{other}.{service}.{namespace}.svc.cluster.local"):
+    short = f"{job}-{other}.{service}"
+    for name in (short, f"{short}.{namespace}.svc.cluster.local"):
         while True:
             try:
                 socket.create_connection((name, 8470), timeout=2).close()
@@ -124,3 +135,79 @@ def test_the_workers_are_where_the_manifest_says_they_are(tmp_path: Path, volume
         with started(rendered, volume, network, tmp_path / "pods") as job:
             assert job.wait(60) == "Complete", job.said()
         assert all("found 10.77.0.2 10.77.0.3 10.77.0.4" in pod.said() for pod in job.every_pod)
+
+
+TRAINING = {"network": "mobilenet", "alpha": 0.25, "epochs": 6, "batch_size": 5}
+
+
+@pytest.fixture
+def films(volume: Path) -> None:
+    write_training_folder(volume / "data", 16, 1, 64)
+
+
+@pytest.mark.usefixtures("films")
+def test_two_workers_train_and_the_chief_publishes_the_first_version(tmp_path: Path, volume: Path):
+    """
+    Each ends with 0, which after every epoch asked the other for the same weights.
+    """
+    with Network(tmp_path / "net") as network:
+        with started(manifests(**TRAINING), volume, network, tmp_path / "pods") as job:
+            assert job.wait(200) == "Complete", job.said()
+        assert job.failures == []
+    base = volume / "models" / "covid19"
+    assert registry.versions(base) == (1,)
+    assert (base / "1" / "saved_model.pb").stat().st_uid == USER
+    chief, other = job.pods[0].said(), job.pods[1].said()
+    assert "computed 16" in chief, "half of the 32 films are the other's"
+    assert "published" in chief
+    assert "published" not in other, "the chief alone writes"
+
+
+@pytest.mark.usefixtures("films")
+def test_a_killed_worker_comes_back_under_its_name_and_the_run_goes_on(
+    tmp_path: Path, volume: Path
+):
+    """
+    Its new pod has another address. The chief cannot go on alone and starts again too; both
+    continue from the checkpoint.
+    """
+    rendered = manifests(**TRAINING | {"epochs": 40})
+    with (
+        Network(tmp_path / "net") as network,
+        started(rendered, volume, network, tmp_path / "pods") as job,
+    ):
+        first = job.pods[1]
+        until(
+            lambda: "epoch 2/40" in job.pods[0].said(),
+            seconds=120,
+            what=f"the second epoch in {job.pods[0].log}",
+        )
+        first.kill()
+        assert job.wait(200) == "Complete", job.said()
+        assert job.pods[1].address != first.address
+        assert job.pods[1].host_name == first.host_name == "run-1"
+    assert sorted(job.failures) == [(0, 1), (1, 137)]
+    assert "resumed" in job.pods[0].said()
+    assert registry.versions(volume / "models" / "covid19") == (1,)
+
+
+def test_what_no_other_try_would_change_ends_the_job_at_once(tmp_path: Path, volume: Path):
+    rendered = with_program(manifests(), "import sys; sys.exit(2)")
+    with (
+        Network(tmp_path / "net") as network,
+        started(rendered, volume, network, tmp_path / "pods") as job,
+    ):
+        assert job.wait(30) == "PodFailurePolicy"
+        assert len(job.every_pod) == 2
+
+
+def test_workers_that_cannot_go_on_are_given_up_after_the_restarts_of_the_manifest(
+    tmp_path: Path, volume: Path
+):
+    rendered = with_program(manifests(restarts=1), "import sys; sys.exit(1)")
+    with (
+        Network(tmp_path / "net") as network,
+        started(rendered, volume, network, tmp_path / "pods") as job,
+    ):
+        assert job.wait(30) == "BackoffLimitExceeded"
+        assert len(job.failures) == 3, "twice both, and the third failure is one too many"

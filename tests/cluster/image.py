@@ -49,7 +49,7 @@ def write_programs(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("trainer", "dicomnode"):
         path = folder / name
-        path.write_text(f"#!/bin/sh\nexec {shlex.quote(PYTHON)} -m {name} \"$@\"\n")
+        path.write_text(f'#!/bin/sh\nexec {shlex.quote(PYTHON)} -m {name} "$@"\n')
         path.chmod(0o755)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.conftest import require_program
 DOMAIN = "svc.cluster.local"
 _SERVER = "10.77.0.1"
 _RUNS = itertools.count(1)
+_NAME = re.compile(r"dn([0-9a-f]+)-\d+-")
 
 
 def run(*command: str) -> str:
@@ -43,12 +45,18 @@ class Network:
         self._namespaces: list[str] = []
         self._dnsmasq = (
             *(dnsmasq, "--keep-in-foreground", "--conf-file=/dev/null", "--user=root"),
-            *("--no-resolv", "--no-hosts", "--local=/cluster.local/", f"--addn-hosts={self._hosts}"),
+            *(
+                "--no-resolv",
+                "--no-hosts",
+                "--local=/cluster.local/",
+                f"--addn-hosts={self._hosts}",
+            ),
             *("--bind-interfaces", f"--listen-address={_SERVER}", "--local-ttl=0", "--pid-file="),
         )
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Network:
+        self._remove_left_overs()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._hosts.write_text("")
         try:
@@ -74,7 +82,7 @@ class Network:
             run(self._ip, "netns", "del", name)
         self._namespaces.clear()
 
-    def attach(self, name: str) -> Machine:
+    def attach(self) -> Machine:
         """A new machine on the switch, with the next address."""
         number = next(self._numbers)
         machine = Machine(
@@ -82,7 +90,6 @@ class Network:
             address=f"10.77.{number // 256}.{number % 256}",
             network=self,
         )
-        del name
         self._add_namespace(machine.namespace)
         port = f"port{number}"
         link = ("link", "add", port, "type", "veth", "peer", "name", "eth0")
@@ -113,6 +120,13 @@ class Network:
             f"search {namespace}.{DOMAIN} {DOMAIN} cluster.local\n"
             f"nameserver {_SERVER}\noptions ndots:5 timeout:2 attempts:3\n"
         )
+
+    def _remove_left_overs(self) -> None:
+        """Namespaces of a test process that was killed."""
+        for line in run(self._ip, "netns", "list").splitlines():
+            found = _NAME.match(line)
+            if found and not Path("/proc", str(int(found[1], 16))).exists():
+                run(self._ip, "netns", "del", line.split()[0])
 
     def _publish(self) -> None:
         lines = [

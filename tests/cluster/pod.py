@@ -64,7 +64,7 @@ class Pod:
         folder.mkdir(parents=True)
         (self._container,) = spec["containers"]
         self.log = folder / "log"
-        self.machine = network.attach(self.name)
+        self.machine = network.attach()
         self.address = self.machine.address
         if "subdomain" in spec:
             service = f"{spec['subdomain']}.{self.namespace}.svc.cluster.local"
@@ -89,7 +89,9 @@ class Pod:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.name} did not end within {seconds} s:\n{self.said()}") from None
+            raise AssertionError(
+                f"{self.name} did not end within {seconds} s:\n{self.said()}"
+            ) from None
         return code if code >= 0 else 128 - code
 
     def running(self) -> bool:
