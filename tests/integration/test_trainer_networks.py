@@ -247,6 +247,29 @@ def test_efficientnet_from_a_file_is_scaled_as_the_one_that_keras_downloads(tmp_
     assert np.allclose(found / expected.std(), expected / expected.std(), atol=1e-3)
 
 
+def test_a_copy_of_efficientnet_with_its_weights_computes_the_same():
+    """As bfloat16 features and workers make one; Keras's normalisation would not come along."""
+    network = build("efficientnet_b0")
+    assert network.base is not None
+
+    def scaling(layer: Any) -> list[Any]:
+        return [
+            (inner.scale, inner.offset)
+            for inner in layer._flatten_layers()
+            if isinstance(inner, keras.layers.Rescaling)
+        ]
+
+    assert len(scaling(network.base)) == 3, "to 0..255, by 1/255, and by mean and deviation"
+    assert not any(
+        isinstance(layer, keras.layers.Normalization) for layer in network.base._flatten_layers()
+    )
+    copy = keras.models.clone_model(network.base)
+    copy.set_weights(network.base.get_weights())
+    images = unit_images(network)
+    expected = network.base(images, training=False).numpy()
+    assert np.array_equal(copy(images, training=False).numpy(), expected)
+
+
 def test_weights_of_another_network_are_refused(shared_data: Path):
     path = shared_data / "weights" / MOBILENETS["mobilenet"]
     with pytest.raises(WeightsError, match="holds 1832976 parameters; mobilenet_v2"):

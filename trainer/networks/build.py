@@ -70,7 +70,7 @@ def build(
         head=build_head(head or application.head, shape, classes, seed=seed),
         tail_rate=FINE_TUNING_RATE,
         profile=application.profile,
-        weights_sha256="" if base is None else _sha256(name, application, base, cut),
+        weights_sha256=_sha256(name, base, cut),
         tail_layers=0 if cut is None else cut.layers,
     )
 
@@ -107,6 +107,7 @@ def _with_scaling(application: Application, model: Any, name: str) -> Any:
     return keras.Model(images, model(scaling(images)), name=f"scaled_{name}")
 
 
-def _sha256(name: str, application: Application, base: Any, cut: Cut | None) -> str:
-    ranges = (str(application.scale), str(application.offset))
-    return content_sha256(base, name, *ranges, "" if cut is None else cut.layer)
+def _sha256(name: str, base: Any | None, cut: Cut | None) -> str:
+    if base is None:
+        return ""
+    return content_sha256(base, name, "" if cut is None else cut.layer)

@@ -75,8 +75,7 @@ def cuts(operations: list[Any]) -> list[int]:
 
 
 def freeze_statistics(model: Any) -> None:
-    """Batch normalisation to inference mode: batches of a few films have no statistics of
-    their own, and a normalisation that was given is not learned."""
+    """Batch normalisation to inference mode: a few films have no statistics of their own."""
     for layer in model.layers:
         if _is_statistics(layer):
             layer.trainable = False
@@ -96,4 +95,4 @@ def _trains(operation: Any) -> bool:
 def _is_statistics(layer: Any) -> bool:
     import keras  # noqa: PLC0415 - tensorflow takes seconds to import
 
-    return isinstance(layer, keras.layers.BatchNormalization | keras.layers.Normalization)
+    return isinstance(layer, keras.layers.BatchNormalization)

@@ -25,16 +25,18 @@ def backbone(name: str, *, weights: str, alpha: float | None, side: int) -> Any:
 
     application = APPLICATIONS[name]
     options: dict[str, Any] = {"include_top": False, "input_shape": (side, side, 3)}
+    from_file = weights not in ("random", "imagenet")
     if application.widths:
-        from_file = weights not in ("random", "imagenet")
         options["alpha"] = alpha or (_width(name, Path(weights)) if from_file else 1.0)
     constructor = getattr(keras.applications, application.constructor)
     if weights != "imagenet":
         model = constructor(weights=None, **options)
-        if weights != "random":
+        if from_file:
             _load(model, name, Path(weights))
     else:
         model = _downloaded(constructor, name, options)
+    if name == "efficientnet_b0":
+        model = _with_constant_scaling(model, from_file=from_file)
     for layer in model.layers:
         # drop-connect of EfficientNet: each replica would draw its own; heads have dropout
         if isinstance(layer, keras.layers.Dropout):
@@ -43,8 +45,13 @@ def backbone(name: str, *, weights: str, alpha: float | None, side: int) -> Any:
 
 
 def content_sha256(model: Any, *facts: str | float) -> str:
-    """Of the facts, and the name, shape and content of every weight of the model."""
+    """Of the facts, the scalings in the model, and type, shape and content of its weights."""
+    import keras  # noqa: PLC0415 - tensorflow takes seconds to import
+
     digest = hashlib.sha256(json.dumps(facts).encode())
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Rescaling):
+            digest.update(json.dumps([layer.scale, layer.offset]).encode())
     for weight in model.weights:
         array = np.ascontiguousarray(weight.numpy())
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -90,26 +97,36 @@ def _load(model: Any, name: str, path: Path) -> None:
             model.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, UserWarning) as error:
         raise WeightsError(unfit) from error
-    if name == "efficientnet_b0":
-        _divide_by_deviation_again(model)
 
 
-def _divide_by_deviation_again(model: Any) -> None:
-    """Complete the scaling that the published weights of EfficientNet were trained with.
+def _with_constant_scaling(model: Any, *, from_file: bool) -> Any:
+    """The same network, its `Normalization` as a scaling by constants.
 
-    They expect (x - mean) / deviation**2. Keras adds the missing division as a layer, but
-    only to a network that it downloads itself; for a file it is left out, and the features
-    are then others. Here the weights of the normalisation take it up. A file with another
-    mean (0 in a network that was never shown ImageNet) is left as it is.
+    That layer keeps copies of its weights, which `set_weights` on a copy of the network leaves
+    at 0 and 1: such a copy gives other features without a word.
+
+    The published weights of EfficientNet expect (x - mean) / deviation**2. Keras adds the
+    missing division as a layer, but only to a network that it downloads itself; for a file it
+    is made up for here. A file with another normalisation (none, in a network that was never
+    shown ImageNet) is left as it is.
     """
     import keras  # noqa: PLC0415 - tensorflow takes seconds to import
 
-    layer = next(one for one in model.layers if isinstance(one, keras.layers.Normalization))
-    mean, variance, *count = layer.get_weights()
-    deviation = np.array(IMAGENET_DEVIATION, np.float32)
-    if np.allclose(variance.ravel(), deviation**2, rtol=0.02) and mean.any():
-        layer.set_weights([mean, variance * deviation.reshape(variance.shape), *count])
-    layer.finalize_state()
+    def constant(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Normalization):
+            return layer.__class__.from_config(layer.get_config())
+        mean, variance = (weight.ravel() for weight in layer.get_weights()[:2])
+        scale = 1.0 / np.sqrt(variance)
+        published = np.array(IMAGENET_DEVIATION)
+        if from_file and mean.any() and np.allclose(variance, published**2, rtol=0.02):
+            scale = scale / np.sqrt(published)
+        return keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name=layer.name)
+
+    copy = keras.models.clone_model(model, clone_function=constant)
+    for layer in model.layers:
+        if layer.weights and not isinstance(layer, keras.layers.Normalization):
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    return copy
 
 
 def _width(name: str, path: Path) -> float:
