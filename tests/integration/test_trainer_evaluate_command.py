@@ -149,6 +149,8 @@ def test_the_command_prints_a_table_and_writes_a_report(base, films, tmp_path):
 
 def test_the_newest_version_answers_and_its_figures_are_those_of_its_answers(base, films, capsys):
     told = entry(capsys, "--model", str(base), "--data", str(films))
+    guess = told["assessment"]["metrics"]["auc_by_source_alone"]["guess"]
+    assert guess == "other held-out films of the source"
     assert told["model"]["folder"] == str(base / "2")
     assert told["held_out"] is None
     loaded = data.load(data.read_cases(films), PROFILE)
@@ -171,6 +173,8 @@ def test_films_that_the_model_learned_from_and_their_patients_are_left_out(
     assert told["left_out"] == {"learned_from": 3, "same_patients": 1}
     assert told["assessment"]["films"] == FILMS - 4
     assert told["held_out"] is True
+    guess = told["assessment"]["metrics"]["auc_by_source_alone"]["guess"]
+    assert guess == "share of positives in the training part"
 
     everything = entry(capsys, "--model", str(version), "--data", str(films), "--include-training")
     assert everything["assessment"]["films"] == FILMS

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trainer.data import Case, Films
-    from trainer.evaluate import Assessment
+    from trainer.evaluate import Assessment, SourceCounts
 
 _IN_MEMORY: Final = 4000
 """Films (50 KB each) that are held in memory; more of them go to a nameless scratch file."""
@@ -80,7 +80,7 @@ def evaluate(
     cases = sources.read_cases(data)
     served.require_labels(card, cases)
     with _bars(quiet=as_json) as bar:
-        chosen = _chosen(cases, folder, part, include_training, bar("hash"))
+        chosen = _chosen(cases, folder, card, part, include_training, bar("hash"))
         if not chosen.cases:
             raise NothingToDo(
                 f"no film of {data} is left to evaluate on: {'; '.join(chosen.remarks)}"
@@ -103,6 +103,7 @@ def evaluate(
         prevalence=prevalence,
         resamples=resamples,
         seed=seed,
+        training=chosen.training,
     )
     if report is not None:
         program.write_report(
@@ -132,6 +133,8 @@ class Chosen:
     held_out: bool | None
     """The model learned from none of them; None: nobody knows."""
     left_out: dict[str, int]
+    training: SourceCounts | None = None
+    """Positive and negative films per source that it was trained on, when all are here."""
 
 
 def _version_folder(model: Path) -> Path:
@@ -149,6 +152,7 @@ def _version_folder(model: Path) -> Path:
 def _chosen(
     cases: Sequence[Case],
     folder: Path,
+    card: ModelCard,
     part: Part,
     include_training: bool,
     progress: Callable[[int, int], None],
@@ -202,7 +206,26 @@ def _chosen(
         remarks=tuple(remarks),
         held_out=held_out,
         left_out=counts,
+        training=_trained_on(cases, known, used, card.positive_class),
     )
+
+
+def _trained_on(
+    cases: Sequence[Case],
+    known: Sequence[registry.UsedFilm | None],
+    used: dict[str, registry.UsedFilm],
+    positive_class: str,
+) -> SourceCounts | None:
+    """Per source; None when films of the training part are missing here."""
+    from trainer.evaluate import source_counts
+
+    found = [
+        case
+        for case, film in zip(cases, known, strict=True)
+        if film is not None and film.part == "training"
+    ]
+    listed = sum(film.part == "training" for film in used.values())
+    return source_counts(found, positive_class) if found and len(found) >= listed else None
 
 
 def _digests(cases: Sequence[Case], progress: Callable[[int, int], None]) -> Iterator[str]:

@@ -17,12 +17,10 @@ from trainer.evaluate.confounding import Confounding, SourceCounts, source_count
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.ranking import auc, average_precision
 from trainer.evaluate.report import write_report
-from trainer.evaluate.simple import THRESHOLD_RULE, by_source, metrics
 from trainer.evaluate.tensorboard import write_tensorboard
 from trainer.evaluate.thresholds import Rule, choose_threshold
 
 __all__ = [
-    "THRESHOLD_RULE",
     "Assessment",
     "Confounding",
     "Predictions",
@@ -31,10 +29,8 @@ __all__ = [
     "assess",
     "auc",
     "average_precision",
-    "by_source",
     "choose_threshold",
     "judge",
-    "metrics",
     "source_counts",
     "write_report",
     "write_tensorboard",

@@ -94,7 +94,8 @@ def _page(
     skipped: Sequence[SkippedFilm],
     notes: Sequence[str],
 ) -> str:
-    remarks = [*notes, *told.notes, *([card.notes] if card.notes else [])]
+    said = [*notes, *told.notes, card.notes]
+    remarks = list(dict.fromkeys(remark for remark in said if remark))
     shown = {name: _picture(name, drawn[name]) if name in drawn else "" for name in _ALTERNATIVES}
     body = [
         f"<h1>{escape(title)}</h1>",
