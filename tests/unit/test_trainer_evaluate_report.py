@@ -8,12 +8,14 @@ import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dicomnode.modelcard import Calibration, Code, ModelCard, Threshold
+from tests.conftest import ROOT
 from tests.unit.trainer_predictions import predictions
 from trainer.errors import StorageFull, TrainerError
 from trainer.evaluate import Assessment, assess, judge, text, write_report
@@ -247,3 +249,20 @@ def test_pictures_are_png_without_a_date(folder):
     with Image.open(io.BytesIO((folder / "roc.png").read_bytes())) as picture:
         assert picture.format == "PNG"
         assert "Software" not in picture.info
+
+
+def test_the_manual_names_every_option_every_figure_and_every_verdict(told):
+    import typer
+
+    from trainer.cli.app import app
+    from trainer.evaluate.confounding import Verdict
+
+    manual = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    command = typer.main.get_command(app).commands["evaluate"]
+    for parameter in command.params:
+        if parameter.name != "help":
+            assert f"`{parameter.opts[0]}" in manual, parameter.opts
+    for name in told.metrics:
+        assert f"`{name}`" in manual
+    for verdict in get_args(Verdict):
+        assert f"| {verdict} |" in manual
