@@ -123,10 +123,10 @@ def _reliability(told: Assessment) -> bytes:
         ylabel="share of films that are positive",
         title="Reliability" if ece is None else f"Reliability, ECE {ece:.3f}",
         xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
+        ylim=(-0.06, 1.04),
         aspect="equal",
     )
-    axes.legend(loc="upper left")
+    _legend_below(figure)
     return _png(figure)
 
 
@@ -142,17 +142,17 @@ def _scores(told: Assessment) -> bytes:
         positive,
         bottom=negative,
         color=_LIGHT,
-        label="positive",
+        label=_shortened(told.positive_class, 24),
         **style,
     )
     axes.axvline(told.threshold, color="black", linestyle="--", label="threshold")
     axes.set(
         xlabel="probability told of the positive class",
         ylabel="films",
-        title=f"Scores by class (stacked), positive: {_shortened(told.positive_class, 24)}",
+        title="Scores by class (stacked)",
         xlim=(0, 1),
     )
-    axes.legend()
+    _legend_below(figure)
     return _png(figure)
 
 
@@ -190,13 +190,13 @@ def _sources(told: Assessment) -> bytes:
         for row in rows
     ]
     axes.set_yticks(range(len(rows)), labels, size=8)
-    axes.invert_yaxis()
     more = len(told.per_source) - len(rows)
     axes.set(
         xlim=(0, 1.08),
+        ylim=(len(rows) - 0.5, -0.5),
         title="Per source" + (f" (the {_SHOWN_SOURCES} largest, {more} more)" if more else ""),
     )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.06 - 0.15 / len(rows)), ncols=3)
+    _legend_below(figure)
     return _png(figure)
 
 
@@ -248,6 +248,11 @@ def _canvas(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]
         panel.grid(visible=True, color="#dddddd", linewidth=0.6)
         panel.set_axisbelow(True)
     return figure, axes
+
+
+def _legend_below(figure: Any) -> None:
+    """Where it hides nothing."""
+    figure.legend(loc="outside lower center", ncols=3)
 
 
 def _png(figure: Any) -> bytes:
