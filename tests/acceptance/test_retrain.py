@@ -46,7 +46,8 @@ test_fraction = 0.3
 minimum_patients = 12
 minimum_positive_patients = 4
 minimum_negative_patients = 4
-sensitivity_floor = 0.6
+sensitivity_floor = 0.4
+specificity_floor = 0.2
 within_minimum_films = 4
 source_minimum_films = 12
 margin = 0.1
@@ -263,8 +264,8 @@ def test_a_candidate_that_is_better_by_its_source_only_is_flagged_and_refused(
     config = tmp_path / "retrain.toml"
     settings = SETTINGS.format(epochs=8, more="")
     settings = settings.replace('node = "node.toml"', 'location = "data"')
-    settings = settings.replace("sensitivity_floor = 0.6", "sensitivity_floor = 0")
-    settings = settings.replace("[retrain]", "specificity_floor = 0\nauc_floor = 0\n[retrain]")
+    settings = settings.replace("sensitivity_floor = 0.4", "sensitivity_floor = 0")
+    settings = settings.replace("specificity_floor = 0.2", "specificity_floor = 0\nauc_floor = 0")
     config.write_text(settings)
     told, _ = trainer("retrain", f"--config={config}", expected=1)
     assert told["outcome"] == "refused"
@@ -282,7 +283,8 @@ def test_two_workers_train_and_the_chief_alone_decides(tmp_path: Path) -> None:
     base = tmp_path / "models" / "covid19"
     publish_untrained(base)
     settings = SETTINGS.format(
-        epochs=1, more='strategy = "direct"\nhead = "pooled"\nalpha = 0.25\nvalidation_fraction = 0.4'
+        epochs=1,
+        more='strategy = "direct"\nhead = "pooled"\nalpha = 0.25\nvalidation_fraction = 0.4',
     )
     settings = settings.replace('node = "node.toml"', 'location = "data"')
     settings = settings.replace('"tiny"', '"mobilenet"').replace("within_minimum_films = 4", "")
