@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.testing.phantoms import part10_bytes, phantom_dataset
 from tests.unit.test_trainer_registry import publish
 from trainer.cli import main
 
@@ -85,3 +86,22 @@ def test_tensorflow_is_not_imported_before_a_network_is_built():
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_a_header_value_that_pydicom_complains_about_is_not_printed(tmp_path: Path) -> None:
+    """pydicom quotes what it cannot make sense of: a patient's identifier, for one."""
+    for label in ("positive", "negative"):
+        (tmp_path / label).mkdir()
+        ds = phantom_dataset(1, label == "positive")
+        ds.SpecificCharacterSet = "ISO_IR 100"
+        data = part10_bytes(ds).replace(b"ISO_IR 100", b"S3CRET 100")
+        (tmp_path / label / "film.dcm").write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "audit", "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert "S3CR" not in done.stderr + done.stdout

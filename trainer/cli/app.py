@@ -7,7 +7,9 @@ only with `--debug`.
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -52,6 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    # pydicom quotes values of data elements, a patient's among them, in warnings and log lines
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
         # standalone mode prints usage errors itself: their classes are private to typer
         app(args=arguments, prog_name="trainer")
