@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,11 +136,33 @@ def test_a_run_that_was_interrupted_goes_on_with_its_own_snapshot(settings):
     assert events == ["resumed"]
 
 
-def test_a_run_that_is_over_is_not_begun_again(settings):
+@pytest.mark.parametrize("outcome", ["published", "refused"])
+def test_a_run_that_is_over_is_not_begun_again(settings, outcome):
     folder = begin(settings)
-    runs.write_json(folder / runs.DECISION, {})
-    with pytest.raises(UsageError, match="the run first is over"):
-        begin(settings)
+    runs.write_json(folder / runs.DECISION, {"outcome": outcome, "version": 2})
+    with pytest.raises(NothingToDo, match=rf"the run first is over \({outcome}\)"):
+        retrain.retrain(settings, lambda _event, _facts: None, run="first")
+
+
+def test_a_chief_that_its_job_starts_again_after_publishing_has_succeeded(settings):
+    on_the_cluster = replace(settings, fit=replace(settings.fit, strategy="kubernetes"))
+    folder = begin(settings, "retrain-7")
+    environ = {
+        "JOB_COMPLETION_INDEX": "0",
+        "DICOMNODE_JOB_NAME": "retrain-7",
+        "DICOMNODE_SERVICE": "retrain-7",
+        "DICOMNODE_WORKERS": "2",
+    }
+    runs.write_json(folder / runs.DECISION, {"outcome": "published", "version": 2})
+    ended = retrain.retrain(on_the_cluster, lambda _event, _facts: None, environ=environ)
+    assert (ended.outcome, ended.version, ended.run) == ("published", 2, "retrain-7")
+    runs.tell_workers(folder, "train")
+    other = retrain.retrain(
+        on_the_cluster,
+        lambda _event, _facts: None,
+        environ=environ | {"JOB_COMPLETION_INDEX": "1"},
+    )
+    assert other.outcome == "worker"
 
 
 def test_films_that_a_version_was_made_from_are_nothing_new(settings):

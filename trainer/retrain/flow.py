@@ -60,6 +60,9 @@ def retrain(
     if not spec.is_chief:
         return _work(settings, run, progress)
     with runs.alone(settings.run.runs):
+        ended = _ended(settings, run)
+        if ended is not None:
+            return ended
         folder = _begin(settings, run, force=force, tell=spec.workers > 1, progress=progress)
         return _lead(settings, folder, progress)
 
@@ -77,13 +80,28 @@ def _run_name(strategy: str, environ: Mapping[str, str]) -> str:
 # -------------------------------------------------------------------------------- chief
 
 
+def _ended(settings: RetrainSettings, run: str) -> Outcome | None:
+    """The outcome of a run that has published already; None of one that is not decided.
+
+    A Job may start its chief again after the decision: what was published stays a success,
+    and a refusal is not worth another training. Raises `NothingToDo`.
+    """
+    folder = settings.run.runs / run
+    told = runs.decision(folder)
+    if told is None:
+        return None
+    if told["outcome"] == "published" and settings.fit.strategy == "kubernetes":
+        return Outcome(outcome="published", run=run, folder=folder, version=told["version"])
+    raise NothingToDo(
+        f"the run {run} is over ({told['outcome']}), see {folder}; give another --run NAME"
+    )
+
+
 def _begin(
     settings: RetrainSettings, run: str, *, force: bool, tell: bool, progress: Progress
 ) -> Path:
     """The run's folder with its snapshot. Raises `NothingToDo`."""
     folder = settings.run.runs / run
-    if runs.decided(folder):
-        raise UsageError(f"the run {run} is over, see {folder}; give another --run NAME")
     if (folder / runs.SNAPSHOT).is_file():
         progress("resumed", {"run": run})
     else:
@@ -224,7 +242,7 @@ def _work(settings: RetrainSettings, run: str, progress: Progress) -> Outcome:
     folder, word = runs.await_chief(settings.run.runs, run, settings.run.wait_seconds)
     if word != "train":
         raise NothingToDo(f"the chief of run {run} found nothing new")
-    if runs.decided(folder):  # started again after the others had ended
+    if runs.decision(folder) is not None:  # started again after the others had ended
         return Outcome(outcome="worker", run=run, folder=folder)
     with _trained(settings, snapshot.read(folder / runs.SNAPSHOT), folder, progress):
         pass

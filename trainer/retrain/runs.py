@@ -73,9 +73,16 @@ def opened(runs: Path, run: str) -> Path:
     return folder
 
 
-def decided(folder: Path) -> bool:
-    """Whether the run has come to its end."""
-    return (folder / DECISION).is_file()
+def decision(folder: Path) -> dict[str, Any] | None:
+    """What the run came to; None while it is not decided. Raises `TrainerError`."""
+    path = folder / DECISION
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return {"outcome": str(told["outcome"]), "version": told["version"]}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainerError(f"{path} cannot be read") from error
 
 
 def last(runs: Path) -> Last | None:
