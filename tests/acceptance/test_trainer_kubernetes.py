@@ -95,6 +95,7 @@ assert socket.gethostname() == f"{job}-{index}", socket.gethostname()
 assert (os.getuid(), os.getgid(), os.getgroups()) == (10001, 10001, [10001])
 assert not os.listdir("/tmp") and os.access("/tmp", os.W_OK)
 assert pathlib.Path("/etc/trainer/fit.toml").read_text().startswith("[fit]")
+assert os.statvfs("/").f_flag & os.ST_RDONLY, "the root file system can be written to"
 for path in ("/", "/etc/trainer", "/data", "/image/repository", "/usr"):
     try:
         (pathlib.Path(path) / "written").write_text("x")

@@ -163,8 +163,13 @@ def test_a_job_that_fails_says_which_worker_ended_first_and_is_removed(
 def test_a_program_that_finds_nothing_to_do_makes_the_same_of_the_submission(
     api: KubeApi, tmp_path: Path
 ):
+    """
+    Also when the Job's end is seen first: the watch of the pods lags behind here.
+    """
+    api.answer("watch", "pods", *[gone()] * 50)
     run = Submission(api, tmp_path, workers=1)
     pod = api.start_pod(0)
+    run.await_told("pods")
     api.end_pod(pod, code=3)
     api.end_job("Failed", "PodFailurePolicy", "exit code 3")
     assert isinstance(run.result(), NothingToDo)
