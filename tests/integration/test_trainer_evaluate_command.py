@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from dicomnode.modelcard import CARD_PATH, Code, ModelCard, Threshold
+from dicomnode.testing.saved_models import write_tiny_version
 from trainer import data, evaluate
 from trainer.cli import main
 from trainer.errors import DataError, RegistryError, TrainerError
@@ -321,3 +322,11 @@ def test_event_files_that_cannot_be_written_are_an_error(base, films, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainerError, match="cannot write event files"):
         evaluate.write_tensorboard(tmp_path / "file", [], told)
+
+
+def test_a_version_may_call_its_only_input_what_it_likes(films: Path, tmp_path: Path) -> None:
+    """TF Serving does not name it either: a client reads the signature."""
+    version = write_tiny_version(tmp_path, 1)
+    loaded = data.load(data.read_cases(films), PROFILE)
+    answers = served.predict_version(version, loaded)
+    assert answers.probabilities.shape == (FILMS, 2)

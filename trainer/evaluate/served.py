@@ -108,10 +108,17 @@ def _signature(version_folder: Path) -> Callable[[NDArray[np.uint8]], NDArray[np
             "model with `trainer fit`"
         )
     function: Any = model.signatures[SIGNATURE]
+    inputs = sorted(function.structured_input_signature[1])
+    if len(inputs) != 1:
+        raise RegistryError(
+            f"{version_folder} takes the inputs {', '.join(inputs) or 'none'} in {SIGNATURE!r}, "
+            "expected one"
+        )
 
     def answer(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         assert model is not None, "the signature lives as long as its model"
-        result: NDArray[np.float32] = function(images=tf.constant(batch))["probabilities"].numpy()
+        given = {inputs[0]: tf.constant(batch)}
+        result: NDArray[np.float32] = function(**given)["probabilities"].numpy()
         return result
 
     return answer
