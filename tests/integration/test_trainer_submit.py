@@ -167,12 +167,24 @@ def test_a_program_that_finds_nothing_to_do_makes_the_same_of_the_submission(
     Also when the Job's end is seen first: the watch of the pods lags behind here.
     """
     api.answer("watch", "pods", *[gone()] * 50)
-    run = Submission(api, tmp_path, workers=1)
-    pod = api.start_pod(0)
+    run = Submission(api, tmp_path)
+    pods = run_workers(api)
     run.await_told("pods")
-    api.end_pod(pod, code=3)
+    api.end_pod(pods[0], code=3)
+    api.end_pod(pods[1], code=143)  # SIGTERM: the cluster ends the rest of a failed Job
     api.end_job("Failed", "PodFailurePolicy", "exit code 3")
     assert isinstance(run.result(), NothingToDo)
+
+
+def test_wrong_settings_are_a_failure_and_no_lack_of_work(api: KubeApi, tmp_path: Path):
+    run = Submission(api, tmp_path)
+    pods = run_workers(api)
+    api.end_pod(pods[0], code=2)
+    api.end_pod(pods[1], code=3)
+    api.end_job("Failed", "PodFailurePolicy", "exit code 2")
+    error = run.result()
+    assert isinstance(error, ClusterError)
+    assert "worker 0 ended with exit code 2 (Error)" in str(error)
 
 
 def test_a_worker_that_starts_again_is_followed_again(api: KubeApi, tmp_path: Path):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trainer.errors import NothingToDo
+from trainer.errors import NothingToDo, UsageError
 from trainer.submit import progress
 from trainer.submit.api import Api
 from trainer.submit.errors import ClusterError, Unreachable
@@ -219,7 +219,10 @@ class Following:
 
     def _failure(self, ended: progress.Outcome) -> Exception:
         failed = list(self._failed.values())
-        if {worker.exit_code for worker in failed} == {NothingToDo.exit_code}:
+        codes = {worker.exit_code for worker in failed}
+        # the others were ended by the cluster, or lost their peer
+        by_policy = ended.reason == "PodFailurePolicy" and UsageError.exit_code not in codes
+        if by_policy and NothingToDo.exit_code in codes:
             return NothingToDo(f"Job {self._name} found nothing to do")
         said = f"{ended.reason} ({ended.message})" if ended.message else ended.reason
         said += "".join(dict.fromkeys(f"; {_ended(worker)}" for worker in failed))
