@@ -94,8 +94,9 @@ def test_a_new_version_that_wants_to_be_asked_differently_is_asked_differently(
 def test_a_version_that_takes_another_size_is_named_and_not_asked(connect: Connect) -> None:
     """Version 2 takes 299 x 299; it comes and goes between requests."""
     large = np.full((299, 299, 3), 255, np.uint8)
+    metrics = Metrics()
     with FakeModelServer(version=1) as server:
-        client = connect(server)
+        client = connect(server, metrics=metrics)
         assert client.predict(IMAGE).model_version == 1
         with pytest.raises(OtherSizeWanted) as caught:
             client.predict(large)
@@ -108,6 +109,9 @@ def test_a_version_that_takes_another_size_is_named_and_not_asked(connect: Conne
         server.version, server.side = 1, 224
         assert client.predict(IMAGE).model_version == 1
         assert server.answered == 3
+        labels = {"backend": server.target, "code": "INVALID_ARGUMENT"}
+    refused = metrics.registry.get_sample_value("dicomnode_inference_requests_total", labels)
+    assert refused is None, "an image of the wrong size was never sent"
 
 
 def test_a_version_that_comes_between_question_and_request_is_asked_in_its_way(
