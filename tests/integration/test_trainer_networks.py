@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer import networks
+from trainer import networks, train
 from trainer.errors import UsageError, WeightsError
 from trainer.networks.catalogue import APPLICATIONS, IMAGENET_DEVIATION, IMAGENET_MEAN
 from trainer.networks.cut import cuts
@@ -184,6 +184,29 @@ def test_the_thesis_head_has_the_layers_of_the_thesis():
 def test_an_unknown_head_is_refused():
     with pytest.raises(UsageError, match="thesis, pooled, small, got 'big'"):
         build("tiny", head="big")
+
+
+def test_training_ends_with_the_weights_of_the_best_epoch():
+    network = build("mobilenet")
+    rng = np.random.default_rng(1)
+    labels = np.arange(24) % 2
+    maps = rng.normal(size=(24, *network.head.input_shape[1:])).astype(np.float32)
+    maps[labels == 1, :, :, 0] += 1.0
+    held = train.Part(inputs=maps[16:], labels=labels[16:])
+    epochs = train.train(
+        network.trainable,
+        train.Part(inputs=maps[:16], labels=labels[:16]),
+        held,
+        epochs=8,
+        batch_size=4,
+        learning_rate=0.02,
+        seed=1,
+        decay="thesis",
+    )
+    losses = [epoch.validation_loss for epoch in epochs]
+    assert losses[-1] > min(losses), "the last epoch must not be the best, or nothing is shown"
+    chosen = train.predict(network.trainable, held.inputs)[np.arange(8), held.labels]
+    assert -np.log(np.maximum(chosen, 1e-7)).mean() == pytest.approx(min(losses), rel=1e-4)
 
 
 # ------------------------------------------------------------------------- weights
