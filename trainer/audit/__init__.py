@@ -7,7 +7,8 @@ only what it is asked for: a page, a cleaned manifest. Nothing here names a pati
 =================  ============================================================
 `measure`          opens every film once and keeps what is needed of it
 `looks`            polarity, orientation, contrast, view
-`fingerprints`     which pictures are near, and whether they are the same
+`fingerprints`     which pictures are near each other, by bits and by structure
+`registration`     whether two of them are the same exposure
 `duplicates`       groups of films that show the same picture
 `confounding`      how much source and view tell of the label
 `findings`         the kinds of trouble

@@ -9,11 +9,14 @@ from typing import Final
 
 import numpy as np
 
-from trainer.audit.fingerprints import SAME, Comparison, near_pairs
+from trainer.audit.fingerprints import MINIMUM_LIKENESS, likeness, near_pairs
 from trainer.audit.measure import Film
+from trainer.audit.registration import SAME, agreement
 
-MAXIMUM_COMPARISONS: Final = 100_000
-"""Of pairs with near fingerprints, the nearest first: about a minute."""
+MAXIMUM_LIKENESSES: Final = 500_000
+"""Of pairs with near fingerprints, the nearest first: two or three minutes."""
+MAXIMUM_REGISTRATIONS: Final = 5_000
+"""Of pairs with like structure, the likest first: two or three minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class Group:
     films: tuple[Film, ...]
     exact: bool
     """All are the same file, byte by byte."""
-    sameness: float
+    agreement: float
     """The lowest that made two of them belong together; 1 when `exact`."""
 
     @property
@@ -41,28 +44,31 @@ class Duplicates:
 
     groups: tuple[Group, ...]
     compared: int
-    """Pairs with near fingerprints that were compared closely."""
+    """Pairs that were laid over each other."""
     not_compared: int
-    """Pairs that were left out because there were more than `MAXIMUM_COMPARISONS`."""
+    """Pairs that were left out because there were too many."""
 
 
-def find(films: Sequence[Film], *, maximum_comparisons: int = MAXIMUM_COMPARISONS) -> Duplicates:
+def find(
+    films: Sequence[Film],
+    *,
+    maximum_likenesses: int = MAXIMUM_LIKENESSES,
+    maximum_registrations: int = MAXIMUM_REGISTRATIONS,
+) -> Duplicates:
     """Group the films that show the same picture."""
     by_content: dict[str, list[Film]] = defaultdict(list)
     for film in films:
         by_content[film.sha256].append(film)
     ones = [same[0] for same in by_content.values()]
-    first, second, _ = near_pairs(np.array([film.fingerprint for film in ones], np.uint64))
-    compared = min(len(first), maximum_comparisons)
-    comparison = Comparison([film.thumbnail for film in ones])
+    thumbnails = [film.thumbnail for film in ones]
+    pairs, left_out = _like_pairs(ones, maximum_likenesses)
     belongs = _Groups(len(ones))
-    lowest: dict[int, float] = {}
-    for one, other in zip(first[:compared].tolist(), second[:compared].tolist(), strict=True):
-        sameness = comparison.sameness(one, other)
-        if sameness >= SAME:
+    lowest = [1.0] * len(ones)
+    for one, other in pairs[:maximum_registrations]:
+        found = agreement(thumbnails[one], thumbnails[other])
+        if found >= SAME:
             belongs.join(one, other)
-            lowest[one] = min(lowest.get(one, 1.0), sameness)
-            lowest[other] = min(lowest.get(other, 1.0), sameness)
+            lowest[one], lowest[other] = min(lowest[one], found), min(lowest[other], found)
     groups = []
     for members in belongs.groups():
         same = [film for index in members for film in by_content[ones[index].sha256]]
@@ -71,14 +77,27 @@ def find(films: Sequence[Film], *, maximum_comparisons: int = MAXIMUM_COMPARISON
                 Group(
                     films=tuple(sorted(same, key=lambda film: film.case.name)),
                     exact=len(members) == 1,
-                    sameness=min(lowest.get(index, 1.0) for index in members),
+                    agreement=min(lowest[index] for index in members),
                 )
             )
     return Duplicates(
         groups=tuple(sorted(groups, key=lambda group: group.films[0].case.name)),
-        compared=compared,
-        not_compared=len(first) - compared,
+        compared=min(len(pairs), maximum_registrations),
+        not_compared=left_out + max(0, len(pairs) - maximum_registrations),
     )
+
+
+def _like_pairs(films: Sequence[Film], maximum: int) -> tuple[list[tuple[int, int]], int]:
+    """Pairs with like structure, the likest first, and how many near pairs were left out."""
+    if len(films) < 2:
+        return [], 0
+    near = near_pairs(np.stack([film.fingerprints for film in films]))
+    left_out = max(0, len(near.first) - maximum)
+    first, second = near.first[:maximum], near.second[:maximum]
+    found = likeness([film.thumbnail for film in films], first, second)
+    order = np.argsort(-found, kind="stable")
+    order = order[found[order] >= MINIMUM_LIKENESS]
+    return list(zip(first[order].tolist(), second[order].tolist(), strict=True)), left_out
 
 
 class _Groups:

@@ -1,19 +1,19 @@
-"""Which films show the same picture, whatever was done to the file in between.
+"""Which films may show the same picture, whatever was done to the file in between.
 
-Three sieves, each finer and dearer than the one before:
+Three sieves, each finer and dearer than the one before; `registration` is the third.
 
-1. `fingerprint`, 64 bits: the signs, about their median, of the lowest frequencies of a cosine
-   transform (Zauner 2010, "pHash") of the *ranks* of the greys on a 32 x 32 grid. Ranks
-   make it blind to window, gamma and exposure.
-2. `near_pairs`: fingerprints that differ in few bits, found without comparing all with all.
-3. `Comparison.sameness`, 0..1: how well the fine structure of two films correlates, over
-   small shifts and crops. Chests look alike, so the bits alone would accuse many pairs of
-   strangers; ribs and lung vessels are nobody else's.
+1. `fingerprints`, 64 bits each: the signs, about their median, of the lowest frequencies of a
+   cosine transform (Zauner 2010, "pHash") of the *ranks* of the greys on a 32 x 32 grid, of
+   the whole film and of its middle. Ranks make them blind to window, gamma and exposure.
+   `near_pairs` finds those that differ in few bits without comparing all with all.
+2. `Likeness`: how well the fine structure of two films correlates, over small shifts and
+   zooms. Chests look alike, so the bits alone accuse one pair of strangers in fifty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final
@@ -26,31 +26,38 @@ from PIL import Image
 Grey = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
 
-MAXIMUM_BITS: Final = 10
-"""Of 64 may differ between films that are compared closely."""
-SAME: Final = 0.86
-"""Sameness from which on two films count as one."""
-THUMBNAIL_SIDE: Final = 48
+MAXIMUM_BITS: Final = 12
+"""Of 64 may differ between films that are looked at more closely."""
+MAXIMUM_PAIRS: Final = 4_000_000
+"""Near pairs that are held at once; where there are more, fewer bits may differ."""
+MINIMUM_LIKENESS: Final = 0.75
+"""Of the fine structure, from which on two films are laid over each other."""
+THUMBNAIL_SIDE: Final = 96
 
 _GRID: Final = 32
 _FREQUENCIES: Final = 8
 _BITS: Final = 64
-_BANDS: Final = MAXIMUM_BITS + 1
+_BLOCK: Final = 256
+_MIDDLE: Final = 0.92
+_SIDE: Final = 48
+_CORE: Final = 36
 _REACH: Final = 3
-_MARGIN: Final = THUMBNAIL_SIDE // 8
-_ZOOMS: Final = (1.0, 0.96, 0.92)
+_ZOOMS: Final = (0.92, 0.96, 1.0, 1.04, 1.08)
 _SIGMA: Final = 3.0
+_REMEMBERED: Final = 2048
+"""Films whose cores are kept while pairs are compared: 50 MB."""
 
 
-def fingerprint(grey: Grey) -> np.uint64:
-    """64 bits of a film, uint8 [rows, columns]."""
-    spectrum = (_COSINES @ _ranks(reduced(grey, _GRID)) @ _COSINES.T).ravel()[1:]
-    bits = np.append(spectrum > np.median(spectrum), False)
-    return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
+def fingerprints(grey: Grey) -> NDArray[np.uint64]:
+    """uint64 [2] of a film, uint8 [rows, columns]: the whole, and its middle."""
+    rows, columns = grey.shape
+    top, left = (round(side * (1 - _MIDDLE) / 2) for side in (rows, columns))
+    middle = grey[top : rows - top, left : columns - left]
+    return np.array([_fingerprint(grey), _fingerprint(middle)], np.uint64)
 
 
 def thumbnail(grey: Grey) -> Grey:
-    """uint8 [48, 48], what `Comparison` needs of a film."""
+    """uint8 [96, 96], what `Likeness` and `registration` need of a film."""
     return reduced(grey, THUMBNAIL_SIDE)
 
 
@@ -60,84 +67,118 @@ def reduced(grey: Grey, side: int) -> Grey:
     return np.asarray(image.resize((side, side), Image.Resampling.BOX))
 
 
-def near_pairs(
-    fingerprints: NDArray[np.uint64],
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]:
-    """Index pairs first < second of uint64 [N] that differ in at most `MAXIMUM_BITS` bits,
-    and in how many, the nearest pairs first.
+@dataclass(frozen=True, kw_only=True)
+class NearPairs:
+    """Indices of films, `first` < `second`, the nearest pairs first."""
 
-    The bits are cut into one band more than may differ, so two near ones agree in at least
-    one whole band (pigeonhole) and only films of the same band value are compared.
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    maximum_bits: int
+    """How many bits may differ in these pairs."""
+
+
+def near_pairs(prints: NDArray[np.uint64], *, maximum_pairs: int = MAXIMUM_PAIRS) -> NearPairs:
+    """Pairs of films, uint64 [N, 2], any of whose fingerprints differ in few bits.
+
+    Few is `MAXIMUM_BITS`, and less in a set that has more than `maximum_pairs` of these.
     """
-    edges = np.linspace(0, _BITS, _BANDS + 1).astype(int)
-    found = []
+    films = len(prints)
+    found, bits = _near(prints.ravel(), films, MAXIMUM_BITS, maximum_pairs), MAXIMUM_BITS
+    while found is None:
+        bits -= 2
+        found = _near(prints.ravel(), films, bits, maximum_pairs if bits else films**2)
+    first, second = np.divmod(found, max(films, 1))
+    apart = np.bitwise_count(prints[first][:, :, None] ^ prints[second][:, None, :])
+    nearest = np.lexsort((second, first, apart.min(axis=(1, 2))))
+    return NearPairs(first=first[nearest], second=second[nearest], maximum_bits=bits)
+
+
+def likeness(
+    thumbnails: Sequence[Grey], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Correlation -1..1 of the fine structure of each pair of films, float32 [P], at the best of
+    small shifts and zooms. `thumbnails` are uint8 [96, 96] each."""
+    cores_of = lru_cache(maxsize=_REMEMBERED)(lambda index: _cores(thumbnails[index]))
+    result = np.empty(len(first), np.float32)
+    order = np.argsort(first, kind="stable")
+    for pairs in np.split(order, np.flatnonzero(np.diff(first[order])) + 1):
+        if not len(pairs):
+            continue
+        windows = _windows(thumbnails[first[pairs[0]]])
+        cores = np.stack([cores_of(index) for index in second[pairs].tolist()])
+        fit = cores.reshape(-1, cores.shape[-1]) @ windows.T
+        result[pairs] = fit.reshape(len(pairs), -1).max(axis=1)
+    return result
+
+
+def _fingerprint(grey: Grey) -> int:
+    spectrum = (_COSINES @ _ranks(reduced(grey, _GRID)) @ _COSINES.T).ravel()[1:]
+    bits = np.append(spectrum > np.median(spectrum), False)
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _near(
+    values: NDArray[np.uint64], films: int, maximum_bits: int, maximum_pairs: int
+) -> NDArray[np.int64] | None:
+    """Pairs of films as first * films + second, ascending; None when there are too many.
+
+    The bits are cut into one band more than may differ, so two near prints agree in at least
+    one whole band (pigeonhole) and only prints of the same band value are compared.
+    """
+    edges = np.linspace(0, _BITS, maximum_bits + 2).astype(int)
+    found = np.empty(0, np.int64)
     for low, high in pairwise(edges.tolist()):
-        mask = np.uint64((1 << (high - low)) - 1)
-        band = (fingerprints >> np.uint64(low)) & mask
+        band = (values >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         order = np.argsort(band, kind="stable")
+        parts, size = [found], len(found)
         for members in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-            found.append(_near_within(fingerprints, np.sort(members)))
-    pairs = np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.intp)
-    first, second = pairs[:, 0], pairs[:, 1]
-    bits = np.bitwise_count(fingerprints[first] ^ fingerprints[second])
-    nearest = np.lexsort((second, first, bits))
-    return first[nearest], second[nearest], bits[nearest]
-
-
-class Comparison:
-    """Compares films by their thumbnails, uint8 [48, 48] each."""
-
-    def __init__(self, thumbnails: Sequence[Grey]) -> None:
-        self._thumbnails = thumbnails
-        self._prepared = lru_cache(maxsize=512)(self._prepare)
-
-    def sameness(self, first: int, second: int) -> float:
-        """Correlation of the fine structure at the best of small shifts and crops, -1..1."""
-        one, other = self._prepared(first), self._prepared(second)
-        return float(
-            max(
-                (one[1] @ other[0].T).max(),  # other's middle, zoomed, in one
-                (other[1] @ one[0].T).max(),
-            )
-        )
-
-    def _prepare(self, index: int) -> tuple[Vectors, Vectors]:
-        """The middle of a film at each zoom [3, k], and its every shifted middle [49, k]."""
-        film = self._thumbnails[index]
-        middles = [
-            _detail(_zoomed(film, zoom))[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] for zoom in _ZOOMS
-        ]
-        start = _MARGIN - _REACH
-        side = THUMBNAIL_SIDE - 2 * _MARGIN
-        windows = sliding_window_view(
-            _detail(film)[start : THUMBNAIL_SIDE - start, start : THUMBNAIL_SIDE - start],
-            (side, side),
-        )
-        return _normed(np.stack(middles)), _normed(windows.reshape(-1, side, side))
+            for pairs in _near_within(values, np.sort(members), films, maximum_bits):
+                parts.append(pairs)
+                size += len(pairs)
+                if size > 3 * maximum_pairs:
+                    return None
+        found = np.unique(np.concatenate(parts))
+        if len(found) > maximum_pairs:
+            return None
+    return found
 
 
 def _near_within(
-    fingerprints: NDArray[np.uint64], members: NDArray[np.intp], block: int = 1024
-) -> NDArray[np.intp]:
-    """Near pairs [P, 2] among the members, a block of rows at a time: memory stays flat."""
-    values = fingerprints[members]
-    pairs = [np.empty((0, 2), np.intp)]
-    for start in range(0, len(members), block):
-        bits = np.bitwise_count(values[start : start + block, None] ^ values[None, start:])
-        rows, columns = np.nonzero(np.triu(bits <= MAXIMUM_BITS, k=1))
-        pairs.append(np.stack((members[rows + start], members[columns + start]), axis=1))
-    return np.concatenate(pairs)
+    values: NDArray[np.uint64], members: NDArray[np.intp], films: int, maximum_bits: int
+) -> Iterator[NDArray[np.int64]]:
+    """Near pairs among the prints that are members, a block of rows at a time."""
+    chosen, owner = values[members], members // 2
+    for start in range(0, len(members), _BLOCK):
+        bits = np.bitwise_count(chosen[start : start + _BLOCK, None] ^ chosen[None, start:])
+        rows, columns = np.nonzero(np.triu(bits <= maximum_bits, k=1))
+        one, other = owner[rows + start], owner[columns + start]
+        apart = one != other
+        low, high = np.minimum(one, other)[apart], np.maximum(one, other)[apart]
+        yield np.unique(low * films + high)
+
+
+def _windows(film: Grey) -> Vectors:
+    """The middle of a film at every small shift [49, 1296]."""
+    start = (_SIDE - _CORE) // 2 - _REACH
+    detail = _detail(reduced(film, _SIDE))[start : _SIDE - start, start : _SIDE - start]
+    return _normed(sliding_window_view(detail, (_CORE, _CORE)).reshape(-1, _CORE, _CORE))
+
+
+def _cores(film: Grey) -> Vectors:
+    """The middle of a film at each zoom [5, 1296]."""
+    rim = (_SIDE - _CORE) // 2
+    zoomed = (_detail(_zoomed(film, zoom)) for zoom in _ZOOMS)
+    return _normed(np.stack([detail[rim:-rim, rim:-rim] for detail in zoomed]))
 
 
 def _zoomed(film: Grey, zoom: float) -> Grey:
-    if zoom == 1.0:
-        return film
-    side = film.shape[0]
-    rim = side * (1 - zoom) / 2
-    box = (rim, rim, side - rim, side - rim)
-    return np.asarray(
-        Image.fromarray(film).resize((side, side), Image.Resampling.BILINEAR, box=box)
-    )
+    """Its middle, `zoom` of each side; beyond the film its edge goes on."""
+    beyond = 8
+    padded = np.pad(film, beyond, mode="edge")
+    centre, reach = padded.shape[0] / 2, film.shape[0] * zoom / 2
+    box = (centre - reach, centre - reach, centre + reach, centre + reach)
+    image = Image.fromarray(padded)
+    return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box))
 
 
 def _detail(film: Grey) -> NDArray[np.float64]:
@@ -168,7 +209,7 @@ def _cosines() -> NDArray[np.float64]:
 
 def _blur() -> NDArray[np.float64]:
     """A Gaussian along one axis as a matrix [48, 48]; the edge counts as much as the middle."""
-    place = np.arange(THUMBNAIL_SIDE)
+    place = np.arange(_SIDE)
     weight = np.exp(-((place[:, None] - place[None, :]) ** 2) / (2 * _SIGMA**2))
     return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 

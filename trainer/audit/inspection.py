@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from threadpoolctl import threadpool_limits
+
 from dicomnode.findings import Reason
 from trainer import data
 from trainer.audit import duplicates, looks
@@ -48,7 +50,7 @@ class Audit:
     dropped: dict[str, tuple[Kind, str]]
     """Why a cleaned set leaves a film out, by its name; the first reason that applies."""
     compared: int
-    """Pairs of similar films that were compared closely."""
+    """Pairs of similar films that were laid over each other."""
 
     @property
     def grave(self) -> bool:
@@ -80,11 +82,13 @@ def inspect(
     if not cases:
         raise DataError("there are no films to audit")
     cases = sorted(cases, key=lambda case: case.name)
-    films, unusable = measure(cases, workers=workers, progress=progress)
+    # the matrices are small: threads that wait for each other make them slower, not faster
+    with threadpool_limits(1, user_api="blas"):
+        films, unusable = measure(cases, workers=workers, progress=progress)
+        same = duplicates.find(films)
     flagged: Flagged = defaultdict(list)
     _flag_unusable(flagged, unusable)
     _flag_each(flagged, films)
-    same = duplicates.find(films)
     _flag_duplicates(flagged, same.groups)
     _flag_patients(flagged, cases)
     source, view = confounding(cases, "source"), confounding(cases, "view")
@@ -136,7 +140,7 @@ def _flag_duplicates(flagged: Flagged, groups: Iterable[duplicates.Group]) -> No
             kind = Kind.LABEL_CONFLICT
         else:
             kind = Kind.EXACT_DUPLICATE if group.exact else Kind.NEAR_DUPLICATE
-        detail = "same bytes" if group.exact else f"sameness {group.sameness:.2f}"
+        detail = "same bytes" if group.exact else f"agreement {group.agreement:.2f}"
         if group.patients > 1:
             detail += f", {group.patients} patients"
         flagged[kind] += [_mention(film.case, detail, number) for film in group.films]

@@ -25,9 +25,10 @@ class Film:
     spread: int
     """Greys of 255 between the 1st and 99th percentile."""
     look: looks.Look
-    fingerprint: np.uint64
+    fingerprints: NDArray[np.uint64]
+    """uint64 [2], and"""
     thumbnail: NDArray[np.uint8]
-    """uint8 [48, 48], for comparing."""
+    """uint8 [96, 96], for comparing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def measure(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Film], list[Unusable]]:
-    """Open every film; about 3 KB are kept of each. Order as in `cases`."""
+    """Open every film; about 10 KB are kept of each. Order as in `cases`."""
     films: list[Film] = []
     unusable: list[Unusable] = []
     for done, (_, result) in enumerate(data.in_order(_measured, cases, workers), start=1):
@@ -72,6 +73,6 @@ def _measured(case: data.Case) -> Film | Unusable:
         columns=grey.shape[1],
         spread=looks.spread(grey),
         look=looks.look(grey),
-        fingerprint=fingerprints.fingerprint(grey),
+        fingerprints=fingerprints.fingerprints(grey),
         thumbnail=fingerprints.thumbnail(grey),
     )
