@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import demo, infer, jobs, labels, modelserver, network, serve, studies
+from dicomnode.cli import backup, demo, infer, jobs, labels, modelserver, network, serve, studies
 from dicomnode.cli.exits import DONE, FAILED, USAGE, exits
 from dicomnode.errors import ConfigError, DicomnodeError
 
@@ -47,6 +47,8 @@ app.command("echo")(network.echo)
 app.command("send")(exits(network.send))
 app.command("infer")(exits(infer.infer))
 app.command("report")(studies.report)
+app.command("backup")(exits(backup.backup))
+app.command("restore")(exits(backup.restore))
 app.add_typer(studies.app, name="studies")
 app.add_typer(jobs.app, name="queue")
 app.add_typer(labels.app, name="labels")
