@@ -97,8 +97,15 @@ class Cache:
     def missing(self) -> NDArray[np.bool_]:
         """Of each film, whether it has no features yet; looks for new shards."""
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            if path not in self._read:
+            if path in self._read:
+                continue
+            try:
                 self._read[path] = _opened(path, self._wanted, self._shape)
+            except FileNotFoundError:  # removed by another run
+                continue
+            except (ValueError, KeyError, TypeError, struct.error):
+                # what replaces it may have the same name, so it is not remembered
+                path.unlink(missing_ok=True)
         have = {film for found in self._read.values() if found for film in found[0]}
         return np.array([digest not in have for digest in self._digests], dtype=np.bool_)
 
@@ -141,25 +148,20 @@ class Cache:
 def _opened(
     path: Path, wanted: frozenset[str], shape: tuple[int, ...]
 ) -> tuple[tuple[str, ...], Features] | None:
-    """The films and rows of a shard that holds a wanted film; a damaged one is removed."""
-    try:
-        with path.open("rb") as stream:
-            header = _header(stream.read(len(_MAGIC) + 8), stream.read)
-            offset = stream.tell() + -stream.tell() % _ALIGNMENT
-        films = tuple(str(film) for film in header["films"])
-        if not wanted.intersection(films):
-            return None
-        expected = (len(films), *shape)
-        if tuple(header["shape"]) != expected:
-            raise ValueError("another shape")
-        features: Features = np.memmap(path, np.float32, "r", offset=offset, shape=expected)
-        if hashlib.sha256(np.asarray(features).data).hexdigest() != header["sha256"]:
-            raise ValueError("another checksum")
-    except FileNotFoundError:  # removed by another run
+    """The films and rows of a shard that holds a wanted film. Raises ValueError, KeyError,
+    TypeError or struct.error when it is damaged."""
+    with path.open("rb") as stream:
+        header = _header(stream.read(len(_MAGIC) + 8), stream.read)
+        offset = stream.tell() + -stream.tell() % _ALIGNMENT
+    films = tuple(str(film) for film in header["films"])
+    if not wanted.intersection(films):
         return None
-    except (ValueError, KeyError, TypeError, struct.error):
-        path.unlink(missing_ok=True)
-        return None
+    expected = (len(films), *shape)
+    if tuple(header["shape"]) != expected:
+        raise ValueError("another shape")
+    features: Features = np.memmap(path, np.float32, "r", offset=offset, shape=expected)
+    if hashlib.sha256(np.asarray(features).data).hexdigest() != header["sha256"]:
+        raise ValueError("another checksum")
     return films, features
 
 
