@@ -20,7 +20,8 @@ only what it is asked for: a page, a cleaned manifest. Nothing here names a pati
 from __future__ import annotations
 
 from trainer.audit.clean import write_clean
+from trainer.audit.confounding import confounding
 from trainer.audit.inspection import Audit, inspect
 from trainer.audit.page import write_page
 
-__all__ = ["Audit", "inspect", "write_clean", "write_page"]
+__all__ = ["Audit", "confounding", "inspect", "write_clean", "write_page"]

@@ -15,8 +15,8 @@ from trainer.audit.registration import SAME, agreement
 
 MAXIMUM_LIKENESSES: Final = 500_000
 """Of pairs with near fingerprints, the nearest first: two or three minutes."""
-MAXIMUM_REGISTRATIONS: Final = 5_000
-"""Of pairs with like structure, the likest first: two or three minutes."""
+MAXIMUM_REGISTRATIONS: Final = 1_500
+"""Of pairs with like structure, the likest first: about a minute. Copies are the likest."""
 
 
 @dataclass(frozen=True, kw_only=True)

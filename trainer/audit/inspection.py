@@ -171,8 +171,11 @@ def _sentence(kind: Kind, films: Sequence[Mention]) -> str:
     counted = f"{len(films)} {'film' if len(films) == 1 else 'films'}"
     if films[0].group is None:
         return counted
-    what = "patient" if kind in (Kind.BOTH_LABELS, Kind.SEVERAL_SOURCES) else "picture"
-    return f"{groups} {what}{'' if groups == 1 else 's'}, {counted}"
+    if kind in (Kind.BOTH_LABELS, Kind.SEVERAL_SOURCES):
+        return f"{groups} {'patient' if groups == 1 else 'patients'}, {counted}"
+    apart = len({film.group for film in films if "patients" in film.detail})
+    leak = f"; {apart} under several patients, whom a split by patient parts" if apart else ""
+    return f"{groups} {'picture' if groups == 1 else 'pictures'}, {counted}{leak}"
 
 
 # ----------------------------------------------------------------- the set as a whole

@@ -6,9 +6,9 @@ chest the other way round than it does as it is. For the polarity, as it is coun
 of the whole and of the upper two thirds: a collimator's black band below a good film makes
 the whole look like a negative.
 
-The margins were chosen on 368 radiographs of five collections, on which no rule may speak
-(one whole lung is white in several of them), and on the same films turned round: inverted
-ones are found in 99 %, upside-down ones in 95 %, ones on their side in 96 %.
+The margins were chosen on 368 radiographs of five collections, none of which is accused
+(in several a whole lung is white); of the same films turned round, 97 % of the inverted ones
+are found, 94 % of those upside down, 97 % of those on their side.
 """
 
 from __future__ import annotations
