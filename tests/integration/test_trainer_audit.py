@@ -6,14 +6,18 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from dicomnode.imaging import preprocess
 from dicomnode.testing.phantoms import write_training_folder
+from dicomnode.testing.stores import opened_store
+from tests.integration.test_trainer_store import film, push_labelled
 from trainer import audit, data
 from trainer.audit import looks
 from trainer.audit.fingerprints import fingerprints, likeness, near_pairs, thumbnail
@@ -68,6 +72,25 @@ def test_strict_ends_with_one_and_json_is_one_object(spoiled: Path):
     assert told["confounding"][0]["counts"] == {"phantoms": {"negative": 4, "positive": 4}}
 
 
+def test_the_store_of_a_node_is_audited(tmp_path: Path):
+    settings = tmp_path / "node.toml"
+    settings.write_text(f'[storage]\nroot = "{tmp_path / "store"}"\n')
+    with opened_store(tmp_path / "store") as node:
+        empty = run("--config", settings)
+        for seed in range(4):
+            ds = film(seed, PatientID="SECRET")
+            push_labelled(node, ds, "positive" if seed % 2 else "negative")
+        push_labelled(node, film(9, ViewPosition="LL"))
+        ended = run("--config", settings, "--json")
+    assert empty.returncode == 1
+    assert "holds no labelled film" in empty.stderr
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert (told["films"], told["refused_by_the_node"]) == (4, 1)
+    assert "both_labels" in [finding["kind"] for finding in told["findings"]]
+    assert "SECRET" not in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -88,6 +111,13 @@ def test_wrong_use_is_one_clear_line(
 
 
 # ------------------------------------------------------------------- real radiographs
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """For the small matrices here, as `audit.inspect` has it."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.errors import UsageError
+from trainer.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,14 +43,16 @@ def audit(
     Films that no model should see, pictures that are there twice, labels that contradict each
     other, and sources or views that tell the label. The films themselves are never changed.
     """
-    cases, manifest = _cases(data, config)
+    cases, manifest, refused = _cases(data, config)
     from trainer import audit as program
 
     found = program.inspect(cases, progress=_progress(quiet=as_json))
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        typer.echo(json.dumps({**found.to_json(), "refused_by_the_node": refused}, indent=2))
     else:
         _print(found)
+        if refused:
+            typer.echo(f"{refused} labelled films of the store are not for the model; left out")
     say: Callable[[str], None] = (lambda _: None) if as_json else typer.echo
     if html is not None:
         program.write_page(found, html, title=(data or Path("the node's store")).name)
@@ -63,8 +65,8 @@ def audit(
         raise typer.Exit(FOUND)
 
 
-def _cases(location: Path | None, config: Path | None) -> tuple[tuple[Case, ...], Path | None]:
-    """The films, and the manifest that lists them."""
+def _cases(location: Path | None, config: Path | None) -> tuple[tuple[Case, ...], Path | None, int]:
+    """The films, the manifest that lists them, and how many more the node refused."""
     from trainer import data
 
     if (location is None) == (config is None):
@@ -72,11 +74,17 @@ def _cases(location: Path | None, config: Path | None) -> tuple[tuple[Case, ...]
     if location is not None:
         listed = location if location.is_file() else location / data.manifest.FILE_NAME
         cases = data.read_cases(location, require_files=False)
-        return cases, listed if listed.is_file() else None
+        return cases, listed if listed.is_file() else None, 0
     from dicomnode.config import load
-    from trainer.data.store import store_cases
+    from trainer.data.store import stored_films
 
-    return store_cases(load(config).storage), None
+    films = stored_films(load(config).storage)
+    if not films.cases:
+        raise DataError(
+            "the node's store holds no labelled film for the model; "
+            "`dicomnode labels import` brings labels"
+        )
+    return films.cases, None, len(films.skipped)
 
 
 def _progress(*, quiet: bool) -> Callable[[int, int], None] | None:
