@@ -11,35 +11,33 @@ _sum() { sha256sum <"$1" | cut -d ' ' -f 1; }
 
 _mode() { stat -c %a "$1"; }
 
-_temporary() { mktemp "${TMPDIR:-/tmp}/dicomnode-setup.XXXXXX"; }
-
 # put_file MODE PATH CONTENT. Sets WROTE to yes when there was (or would be) something to write.
 # An argument and not standard input: the end of a pipe is a process of its own, and what it counts
 # is lost.
 put_file() {
-    _content=$(_temporary)
-    printf '%s\n' "$3" >"$_content"
     WROTE=no
     if [ ! -e "$ROOT$2" ] && [ ! -L "$ROOT$2" ]; then
         WROTE=yes
-        change "write $2" _write "$1" "$2" "$_content"
-    elif [ -L "$ROOT$2" ] || [ ! -f "$ROOT$2" ] || ! cmp -s "$_content" "$ROOT$2"; then
+        change "write $2" _write "$1" "$2" "$3"
+    elif [ -L "$ROOT$2" ] || [ ! -f "$ROOT$2" ] || ! printf '%s\n' "$3" | cmp -s - "$ROOT$2"; then
         WROTE=yes
-        change "replace $2 (the present one is kept under ${STATE#"$ROOT"})" _write "$1" "$2" "$_content"
+        change "replace $2 (the present one is kept under ${STATE#"$ROOT"})" _write "$1" "$2" "$3"
     elif [ "$(_mode "$ROOT$2")" != "$1" ]; then
         change "set the mode of $2 from $(_mode "$ROOT$2") to $1" chmod "$1" "$ROOT$2"
     fi
-    rm -f "$_content"
 }
 
+# Called as a condition, where `set -e` does not hold: each part says itself that it failed.
 _write() {
-    _keep "$2"
-    mkdir -p "$(dirname "$ROOT$2")" "$STATE/files"
-    _new=$(mktemp "$ROOT$2.XXXXXX")
-    cat "$3" >"$_new"
-    chmod "$1" "$_new"
-    _sum "$_new" >"$STATE/files/$(_key "$2")"
-    mv -f "$_new" "$ROOT$2"
+    _keep "$2" &&
+        mkdir -p "$(dirname "$ROOT$2")" "$STATE/files" &&
+        _new=$(mktemp "$ROOT$2.XXXXXX") || return 1
+    if printf '%s\n' "$3" >"$_new" && chmod "$1" "$_new" && _sum "$_new" >"$STATE/files/$(_key "$2")"; then
+        mv -f "$_new" "$ROOT$2"
+    else
+        rm -f "$_new"
+        return 1
+    fi
 }
 
 _ours() { [ -e "$STATE/files/$(_key "$1")" ]; }
@@ -54,10 +52,10 @@ _keep() {
     [ -e "$ROOT$1" ] || [ -L "$ROOT$1" ] || return 0
     [ ! -d "$ROOT$1" ] || [ -L "$ROOT$1" ] || fail "$1 is a folder, expected a file; move it away"
     if ! _ours "$1"; then
-        mkdir -p "$STATE/backup"
-        cp -a "$ROOT$1" "$STATE/backup/$(_key "$1")"
+        mkdir -p "$STATE/backup" &&
+            cp -a "$ROOT$1" "$STATE/backup/$(_key "$1")"
     elif ! _untouched "$1"; then
-        mkdir -p "$STATE/edited"
+        mkdir -p "$STATE/edited" || return 1
         _number=1
         while [ -e "$STATE/edited/$(_key "$1").$_number" ]; do _number=$((_number + 1)); done
         cp -a "$ROOT$1" "$STATE/edited/$(_key "$1").$_number"
@@ -77,11 +75,11 @@ drop_file() {
 }
 
 _drop() {
-    _keep "$1"
+    _keep "$1" || return 1
     if [ -e "$STATE/backup/$(_key "$1")" ] || [ -L "$STATE/backup/$(_key "$1")" ]; then
-        mv -f "$STATE/backup/$(_key "$1")" "$ROOT$1"
+        mv -f "$STATE/backup/$(_key "$1")" "$ROOT$1" || return 1
     else
-        rm -f "$ROOT$1"
+        rm -f "$ROOT$1" || return 1
     fi
     rm -f "$STATE/files/$(_key "$1")"
 }
@@ -101,7 +99,6 @@ put_folder() {
 }
 
 _make_folder() {
-    mkdir -p "$ROOT$3"
-    chmod "$1" "$ROOT$3"
+    mkdir -p "$ROOT$3" && chmod "$1" "$ROOT$3" || return 1
     if [ "$(id -u)" -eq 0 ]; then chown "$2" "$ROOT$3"; fi
 }
