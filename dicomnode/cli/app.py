@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import backup, demo, infer, jobs, labels, modelserver, network, serve, studies
+from dicomnode.cli import (
+    backup,
+    demo,
+    doctor,
+    infer,
+    jobs,
+    labels,
+    modelserver,
+    network,
+    serve,
+    studies,
+)
 from dicomnode.cli.exits import DONE, FAILED, USAGE, exits
 from dicomnode.errors import ConfigError, DicomnodeError
 
@@ -47,6 +58,7 @@ app.command("echo")(network.echo)
 app.command("send")(exits(network.send))
 app.command("infer")(exits(infer.infer))
 app.command("report")(studies.report)
+app.command("doctor")(exits(doctor.doctor))
 app.command("backup")(exits(backup.backup))
 app.command("restore")(exits(backup.restore))
 app.add_typer(studies.app, name="studies")
