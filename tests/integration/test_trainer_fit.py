@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from dicomnode.testing.phantoms import (
     phantom_dataset,
     write_training_folder,
 )
+from tests.conftest import require_program
 from trainer import registry
 from trainer.export import WARMUP_PATH
 
@@ -38,6 +40,13 @@ def fit(*arguments: str) -> subprocess.CompletedProcess[str]:
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms")
     write_training_folder(folder, 70, 1, 256)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    write_training_folder(folder, 15, 1, 64)
     return folder
 
 
@@ -80,10 +89,29 @@ def fresh() -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_run_tells_its_steps_and_publishes_version_1(run):
     base, events = run
-    names = [event["event"] for event in events]
+    names = [event["event"] for event in events if event["event"] != "progress"]
     assert names == ["films", *["epoch"] * 20, "evaluated", "published"]
-    assert events[-1] == {"event": "published", "version": 1, "path": str(base / "1")}
+    report = base.with_name("covid19-reports") / "1" / "report.html"
+    told = {"version": 1, "path": str(base / "1"), "report": str(report)}
+    assert events[-1] == {"event": "published", **told}
+    assert report.is_file()
     assert registry.versions(base) == (1,)
+
+
+def test_progress_is_told_with_what_is_done_and_due(run):
+    told = [event for event in run[1] if event["event"] == "progress"]
+    assert told[-1]["phase"] == "films"
+    assert told[-1]["done"] == told[-1]["total"] == 140
+    assert told[-1]["eta_seconds"] == 0.0
+
+
+def test_the_version_says_which_films_it_has_seen_and_nothing_else_about_them(run):
+    path = run[0] / "1" / registry.TRAINING_MANIFEST_PATH
+    assert path.read_text().splitlines()[0] == "sha256,label,part"
+    films = registry.used_films(run[0] / "1")
+    assert films is not None
+    parts = [film.part for film in films.values()]
+    assert [parts.count(part) for part in ("training", "validation", "test")] == [90, 22, 28]
 
 
 def test_the_directory_has_what_a_server_and_the_node_look_for(run):
@@ -182,11 +210,11 @@ def test_warm_up_requests_are_prediction_logs_for_every_signature(run, signature
         assert answer["probabilities"].shape == (1, 2)
 
 
-def test_another_run_publishes_the_next_version_and_names_its_parent(run, phantoms, tmp_path):
+def test_another_run_publishes_the_next_version_and_names_its_parent(few, tmp_path):
     base = tmp_path / "covid19"
     for _ in range(2):
         options = ("--epochs", "1", "--model-name", "chest")
-        done = fit("--data", str(phantoms), "--out", str(base), *options)
+        done = fit("--data", str(few), "--out", str(base), *options)
         assert done.returncode == 0, done.stderr
     assert registry.versions(base) == (1, 2)
     first, second = (registry.read_card(base, number) for number in (1, 2))
@@ -210,3 +238,78 @@ def test_a_frozen_backbone_learns_from_real_films_and_reports_each_source(shared
     assert len(rows) > 2
     assert any(row["auc"] is None for row in rows.values()), "a source with one label has no AUC"
     assert sum(row["positives"] for row in rows.values()) == card.metrics["sensitivity"]["cases"]
+
+
+@pytest.fixture(scope="module")
+def mobilenet(shared_data: Path) -> tuple[str, ...]:
+    weights = shared_data / "weights" / "mobilenet_v2_0.35_224_notop_imagenet.h5"
+    return ("--network", "mobilenet_v2", "--weights", str(weights))
+
+
+def test_the_recipe_thesis_parts_by_film_keeps_the_last_epoch_and_half_as_threshold(
+    few: Path, mobilenet: tuple[str, ...], tmp_path: Path
+):
+    base = tmp_path / "covid19"
+    options = ("--recipe", "thesis", *mobilenet, "--epochs", "3")
+    done = fit("--data", str(few), "--out", str(base), *options)
+    assert done.returncode == 0, done.stderr
+    card = registry.read_card(base, 1)
+    assert card.metrics["films"] == {"training": 24, "validation": 0, "test": 6}
+    assert (card.threshold.value, card.calibration.temperature) == (0.5, 1.0)
+    assert card.threshold.rule == "fixed at 0.5 (recipe thesis)"
+    assert "a patient may be in both parts" in card.notes
+
+
+def test_fine_tuning_with_augmentation_publishes_a_network_that_answers(
+    few: Path, mobilenet: tuple[str, ...], tmp_path: Path
+):
+    """The base runs in every step; a film that cannot be read is listed and left out."""
+    data = tmp_path / "data"
+    shutil.copytree(few, data)
+    (data / "manifest.csv").unlink()
+    (data / "negative" / "broken.png").write_bytes(b"not a picture")
+    base = tmp_path / "covid19"
+    options = (*mobilenet, "--fine-tune", "6", "--augment", "--epochs", "2")
+    done = fit("--data", str(data), "--out", str(base), *options)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    skipped = [event for event in events if event["event"] == "skipped"]
+    assert [event["name"] for event in skipped] == ["negative/broken.png"]
+    features = next(event for event in events if event["event"] == "features")
+    card = registry.read_card(base, 1)
+    judged = card.metrics["films"]["validation"] + card.metrics["films"]["test"]
+    assert features["films"] == judged, "only the films that are judged become features"
+    strict = fit("--data", str(data), "--out", str(base), *options, "--strict")
+    assert strict.returncode == 1
+    assert strict.stderr.splitlines()[-1].startswith("data: negative/broken.png cannot be used")
+    assert registry.versions(base) == (1,)
+
+
+@pytest.mark.parametrize(("full", "size"), [("models", "200k"), ("work", "4m")])
+def test_a_full_disk_is_one_clear_error_and_publishes_nothing(
+    few: Path, mobilenet: tuple[str, ...], tmp_path: Path, full: str, size: str
+):
+    """On a small file system of its own, in a mount namespace."""
+    unshare = require_program("unshare")
+    for name in ("models", "work"):
+        (tmp_path / name).mkdir()
+    command = [
+        *(sys.executable, "-m", "trainer", "fit", "--data", str(few), *mobilenet),
+        *("--epochs", "1", "--out", str(tmp_path / "models"), "--work", str(tmp_path / "work")),
+        *("--report", str(tmp_path / "reports")),
+    ]
+    mount = f'mount -t tmpfs -o size={size} tmpfs "{tmp_path / full}"'
+    script = f'{mount} && shift && exec "$@"; exit 9'
+    isolated = [unshare, "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", "-"]
+    done = subprocess.run(
+        [*isolated, *command], capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode == 9 or "unshare" in done.stderr:
+        pytest.skip("this machine allows no mount namespace of one's own")
+    assert done.returncode == 1, done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("storage_full: no space is left under "), done.stderr
+    assert str(tmp_path / full) in error
+    assert "Traceback" not in done.stderr
+    assert registry.versions(tmp_path / "models") == ()
+    assert not list((tmp_path / "models").glob(".staging-*"))

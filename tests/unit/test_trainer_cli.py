@@ -45,6 +45,21 @@ def test_a_missing_folder_ends_with_2(tmp_path: Path, capsys):
     assert "--data must be a folder" in capsys.readouterr().err
 
 
+def test_a_network_that_learns_batch_statistics_is_not_shared_out(tmp_path: Path, capsys):
+    """The workers refuse; the launcher tells their reason once, and does not try again."""
+    options = ("--data", str(tmp_path), "--out", str(tmp_path / "m"), "--workers", "2")
+    assert run("fit", *options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: --network tiny learns batch statistics")
+    assert len(error.splitlines()) == 1
+
+
+def test_workers_of_this_machine_are_not_started_within_a_cluster(tmp_path: Path, capsys):
+    options = ("--data", str(tmp_path), "--out", str(tmp_path / "m"), "--workers", "2")
+    assert run("fit", *options, "--strategy", "kubernetes") == 2
+    assert "leave out --strategy kubernetes" in capsys.readouterr().err
+
+
 def test_an_empty_folder_ends_with_1_and_publishes_nothing(tmp_path: Path, capsys):
     code = run("fit", "--data", str(tmp_path), "--out", str(tmp_path / "m"))
     assert code == 1
