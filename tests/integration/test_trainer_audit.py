@@ -166,16 +166,16 @@ def test_real_films_turned_round_are_noticed(real: list[np.ndarray]):
 
 
 def test_copies_of_real_films_are_recognised(real: list[np.ndarray]):
-    for film in real[::24]:
-        rows, columns = film.shape
-        image = Image.fromarray(film)
+    for picture in real[::24]:
+        rows, columns = picture.shape
+        image = Image.fromarray(picture)
         for copy in (
             np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)),
-            (255 * (film / 255) ** 0.7).astype(np.uint8),
-            film[rows // 25 : -rows // 25, columns // 25 : -columns // 25],
+            (255 * (picture / 255) ** 0.7).astype(np.uint8),
+            picture[rows // 25 : -rows // 25, columns // 25 : -columns // 25],
             np.asarray(image.rotate(2, Image.Resampling.BILINEAR)),
         ):
-            both = [film, np.ascontiguousarray(copy)]
+            both = [picture, np.ascontiguousarray(copy)]
             thumbnails = [thumbnail(one) for one in both]
             near = near_pairs(np.stack([fingerprints(one) for one in both]))
             assert near.first.tolist() == [0]

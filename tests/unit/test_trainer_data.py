@@ -408,3 +408,10 @@ def test_no_error_names_a_patient(tmp_path: Path):
         with pytest.raises(DataError) as error:
             refused()
         assert "SECRET" not in str(error.value)
+
+
+def test_the_patients_held_out_by_a_seed_stay_from_release_to_release():
+    """Another hash would train the next version on films that the last one was tested on."""
+    cases = cases_of({f"patient {n}": ["positive", "negative"] for n in range(30)})
+    patients = {int(cases[i].patient.split()[1]) for i in held_out(cases).test}
+    assert patients == {7, 10, 21, 29}
