@@ -111,8 +111,8 @@ main() {
     verify_list "$BUNDLE"
     if [ -n "$SEAL" ]; then verify_seal "$BUNDLE" "$SEAL"; fi
     stage=$ROOT/var/lib/dicomnode-setup/bundle/$(sum_of "$BUNDLE/SHA256SUMS" | cut -c 1-16)
-    grep -q "  k3s/$ARCH/\|  images/$ARCH/" "$BUNDLE/SHA256SUMS" ||
-        bad "this bundle has nothing for $ARCH; it was made for: $(sed -n 's,^.*  images/\([a-z0-9]*\)/.*,\1,p' "$BUNDLE/SHA256SUMS" | sort -u | tr '\n' ' ')"
+    made_for=$(sed -n 's,^.*  \(k3s\|images\|wheels\)/\([a-z0-9]*\)/.*,\2,p' "$BUNDLE/SHA256SUMS" | sort -u | tr '\n' ' ')
+    case " $made_for" in *" $ARCH "*) ;; *) bad "this bundle has nothing for $ARCH; it was made for: $made_for" ;; esac
     if [ "$MODE" = apply ]; then
         check_space
         stage_all

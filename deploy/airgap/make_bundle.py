@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -226,10 +227,12 @@ def _add_k3s(bundle: Bundle, options: argparse.Namespace, arch: str) -> None:
 def _add_wheels(bundle: Bundle, arch: str) -> None:
     """The node and all it needs, for the Python of the boards and not of this machine."""
     machine = ARCHITECTURES[arch]
-    platforms = [f"manylinux{tag}_{machine}" for tag in ("2014", "_2_17", "_2_24", "_2_28")]
+    platforms = [
+        f"manylinux{tag}_{machine}" for tag in ("2014", "_2_17", "_2_24", "_2_27", "_2_28")
+    ]
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        _run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(ROOT)])
+        _run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(_sources(Path(folder)))])
         (own,) = Path(folder).glob("dicomnode-*.whl")
         _run(
             [*pip, "download", "--dest", folder, "--only-binary=:all:", "--python-version=3.11"]
@@ -239,6 +242,16 @@ def _add_wheels(bundle: Bundle, arch: str) -> None:
         )
         for path in sorted(Path(folder).glob("*.whl")):
             bundle.add(path, f"wheels/{arch}/{path.name}")
+
+
+def _sources(folder: Path) -> Path:
+    """A copy: a build leaves its results beside the sources and finds those of the last one."""
+    copy = folder / "sources"
+    for name in ("dicomnode", "trainer"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
 
 
 def _run(command: list[str]) -> None:

@@ -15,8 +15,16 @@ bad() {
 
 sum_of() { sha256sum <"$1" | cut -d ' ' -f 1; }
 
+# A check whose program is not there would find nothing wrong.
+verify_tools() {
+    for program in cmp cut find grep head mktemp od rm sed sha256sum sort tail tr uniq wc; do
+        command -v "$program" >/dev/null || bad "this system has no $program, the bundle cannot be verified; install it"
+    done
+}
+
 # verify_list BUNDLE: the list is well formed, and names exactly what is there.
 verify_list() {
+    verify_tools
     [ -d "$1" ] || bad "$1 is not a folder"
     [ -f "$1/SHA256SUMS" ] || bad "no SHA256SUMS in $1; copy the bundle again"
     other=$(find "$1" ! -type f ! -type d -print | head -n 1)
@@ -33,11 +41,14 @@ verify_list() {
     lists=$(mktemp -d "${TMPDIR:-/tmp}/dicomnode-bundle.XXXXXX")
     cut -c 67- "$1/SHA256SUMS" | sort >"$lists/named"
     (cd "$1" && find . -type f ! -path ./SHA256SUMS | sed 's,^\./,,' | sort) >"$lists/there"
-    missing=$(comm -23 "$lists/named" "$lists/there" | head -n 1)
-    extra=$(comm -13 "$lists/named" "$lists/there" | head -n 1)
+    if ! cmp -s "$lists/named" "$lists/there"; then
+        missing=$(grep -v -x -F -f "$lists/there" "$lists/named" | head -n 1) || true
+        extra=$(grep -v -x -F -f "$lists/named" "$lists/there" | head -n 1) || true
+        rm -r "$lists"
+        [ -z "$missing" ] || bad "'$missing' is missing; copy the bundle again"
+        bad "'$extra' is in the folder and not in SHA256SUMS; remove it if you know what it is"
+    fi
     rm -r "$lists"
-    [ -z "$missing" ] || bad "'$missing' is missing; copy the bundle again"
-    [ -z "$extra" ] || bad "'$extra' is in the folder and not in SHA256SUMS; remove it if you know what it is"
 }
 
 # verify_seal BUNDLE SEAL: the list is the one that was made (a sum alone finds damage, not malice).

@@ -423,6 +423,27 @@ def test_another_bundle_than_the_sealed_one_is_refused(
     assert board.used() == []
 
 
+@pytest.mark.parametrize("name", ["cmp", "sha256sum", "find"])
+def test_a_system_that_cannot_verify_refuses(board: Board, tmp_path: Path, name: str) -> None:
+    """A check whose program is missing must not pass for want of an answer."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for folder in (Path("/usr/bin"), Path("/bin")):
+        for program in folder.iterdir():
+            if program.name != name and not (programs / program.name).exists():
+                (programs / program.name).symlink_to(program)
+    done = subprocess.run(
+        [require_program("dash"), AIRGAP / "verify.sh", board.bundle],
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"this system has no {name}" in done.stderr
+
+
 @settings(
     max_examples=40,
     deadline=None,
