@@ -1,0 +1,326 @@
+"""Names, ports, paths and arguments agree between manifests, settings and programs."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from dicomnode import daemon
+from dicomnode.cli.app import app as node_app
+from dicomnode.config import Settings, load
+from dicomnode.dimse import scp
+from dicomnode.modelserver.options import Options, parse
+from tests.conftest import ROOT
+from tests.peers.manifests import (
+    VARIANTS,
+    Cluster,
+    Object,
+    Template,
+    cluster,
+    container,
+    every_container,
+)
+from tests.unit.monitoring import scrape_config
+from tests.unit.network_policies import selects
+from trainer.cli.app import app as trainer_app
+from trainer.retrain import settings as retraining
+from trainer.submit.settings import parse as parse_submit
+
+MANUAL = ROOT / "docs" / "operations" / "kubernetes.md"
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def node_settings(found: Cluster, folder: Path, environment: dict[str, str] | None = None) -> Any:
+    path = folder / "node.toml"
+    path.write_text(found.one("ConfigMap", "node-config")["data"]["node.toml"])
+    return load(path, environment=environment or {})
+
+
+def model_server(found: Cluster) -> Options:
+    given = container(found.template("inference"))
+    arguments = [each for each in given["args"] if not each.startswith("--monitoring_config_file")]
+    return parse(arguments)
+
+
+@every_variant
+def test_each_service_selects_a_workload_and_a_port_of_it(variant: str) -> None:
+    found = cluster(variant)
+    for service in found.of("Service"):
+        name = service["metadata"]["name"]
+        targets = found.selected({"matchLabels": service["spec"]["selector"]})
+        assert len(targets) == 1, name
+        for port in service["spec"]["ports"]:
+            target = port.get("targetPort", port["port"])
+            assert target in targets[0].ports or target in targets[0].ports.values(), (name, port)
+
+
+@every_variant
+def test_each_workload_selects_its_own_pods_and_no_others(variant: str) -> None:
+    found = cluster(variant)
+    for template in found.templates():
+        selector = template.owner["spec"].get("selector")
+        if selector is not None:
+            assert [each.name for each in found.selected(selector)] == [template.name]
+    for budget in found.of("PodDisruptionBudget"):
+        (template,) = found.selected(budget["spec"]["selector"])
+        assert budget["spec"]["maxUnavailable"] == 1, "a drain must be able to go on"
+        assert template.name == budget["metadata"]["name"]
+
+
+def test_probes_name_ports_that_the_container_has() -> None:
+    for variant, template, given in every_container():
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            for how in ("httpGet", "tcpSocket"):
+                probe = given.get(kind, {}).get(how)
+                if probe is not None:
+                    assert probe["port"] in template.ports, (variant, template.name, kind)
+
+
+@every_variant
+def test_servers_have_probes_and_the_nodes_are_the_documented_ones(variant: str) -> None:
+    found = cluster(variant)
+    for template in found.templates():
+        if template.owner["kind"] in ("Deployment", "StatefulSet"):
+            for given in template.spec["containers"]:
+                assert {"readinessProbe", "livenessProbe"} <= set(given), template.name
+    node = container(found.template("node"))
+    assert node["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert node["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    inference = container(found.template("inference"))
+    name = model_server(found).model_name
+    for kind in ("startupProbe", "readinessProbe"):
+        assert inference[kind]["httpGet"]["path"] == f"/v1/models/{name}/metadata"
+
+
+@every_variant
+def test_what_is_mounted_is_there(variant: str) -> None:
+    found = cluster(variant)
+    manual = MANUAL.read_text()
+    claims = {each["metadata"]["name"] for each in found.of("PersistentVolumeClaim")}
+    maps = {each["metadata"]["name"] for each in found.of("ConfigMap")}
+    for template in found.templates()[:-1]:
+        for volume in template.spec.get("volumes", []):
+            for kind, body in (each for each in volume.items() if each[0] != "name"):
+                sources = body["sources"] if kind == "projected" else [{kind: body}]
+                for source in sources:
+                    match source:
+                        case {"persistentVolumeClaim": {"claimName": name}}:
+                            assert name in claims, (template.name, name)
+                        case {"configMap": {"name": name, **rest}}:
+                            assert name in maps or rest.get("optional"), (template.name, name)
+                        case {"secret": {"secretName": name}}:
+                            assert f"create secret generic {name} " in manual, name
+                        case {"emptyDir": _}:
+                            pass
+                        case _:
+                            raise AssertionError((template.name, source))
+        names = {volume["name"] for volume in template.spec.get("volumes", [])}
+        names |= {
+            each["metadata"]["name"]
+            for each in template.owner["spec"].get("volumeClaimTemplates", [])
+        }
+        mounts = [mount for each in template.containers for mount in each.get("volumeMounts", [])]
+        assert {mount["name"] for mount in mounts} <= names, template.name
+        for given in template.containers:
+            for variable in given.get("env", []):
+                reference = variable.get("valueFrom", {}).get("secretKeyRef")
+                if reference is not None:
+                    created = rf"create secret generic {reference['name']} [^\n]*\\?\n?[^\n]*"
+                    (command,) = re.findall(created, manual)
+                    assert reference["key"] in command
+
+
+@every_variant
+def test_every_claim_knows_what_is_behind_it(variant: str) -> None:
+    found = cluster(variant)
+    volumes = {each["metadata"]["name"]: each for each in found.of("PersistentVolume")}
+    for claim in found.of("PersistentVolumeClaim"):
+        name, spec = claim["metadata"]["name"], claim["spec"]
+        if spec["storageClassName"] != "storage-nfs":
+            assert spec["storageClassName"] == "local-path", name
+            assert spec["accessModes"] == ["ReadWriteOnce"], name
+            continue
+        volume = volumes.pop(spec["volumeName"])["spec"]
+        assert volume["claimRef"] == {"namespace": "dicomnode", "name": name}
+        assert volume["nfs"]["path"] == f"/srv/dicomnode/{name}"
+        assert volume["capacity"] == spec["resources"]["requests"]
+        assert volume["accessModes"] == spec["accessModes"] == ["ReadWriteMany"]
+        assert volume["persistentVolumeReclaimPolicy"] == "Retain"
+    assert not volumes
+
+
+@every_variant
+def test_settings_of_the_node_fit_its_pod_and_the_model_servers(
+    variant: str, tmp_path: Path
+) -> None:
+    found = cluster(variant)
+    settings: Settings = node_settings(found, tmp_path)
+    template, served = found.template("node"), model_server(found)
+    mounts = {each["mountPath"]: each for each in container(template)["volumeMounts"]}
+    assert "readOnly" not in mounts[str(settings.storage.root)]
+    assert settings.serving.model_base_path == served.model_base_path
+    assert mounts[str(served.model_base_path.parent)]["readOnly"] is True
+    assert settings.serving.model_name == served.model_name
+    assert settings.serving.engine == "external"
+    (target,) = settings.serving.targets
+    service, _, port = target.removeprefix("dns:///").partition(":")
+    assert int(port) == served.port
+    spec = found.one("Service", service)["spec"]
+    assert spec["clusterIP"] == "None"
+    assert served.port in [each["port"] for each in spec["ports"]]
+    assert template.ports == {"dicom": settings.dimse.port, "http": settings.web.port}
+    assert settings.dimse.host == settings.web.host == "0.0.0.0"
+    pod = container(found.template("inference"))
+    assert found.template("inference").ports == {"grpc": served.port, "rest": served.rest_api_port}
+    if pod["command"][0] == "dicomnode":
+        assert served.host == "0.0.0.0", "ours listens on loopback by default"
+
+
+@every_variant
+def test_sqlite_has_one_node_on_a_local_disk_and_postgresql_any_number(
+    variant: str, tmp_path: Path
+) -> None:
+    found = cluster(variant)
+    node = found.template("node")
+    variables = {each["name"] for each in container(node)["env"]}
+    shared = "DICOMNODE_STORAGE__DATABASE_URL" in variables
+    strategy = node.owner["spec"]["strategy"]["type"]
+    assert strategy == ("RollingUpdate" if shared else "Recreate")
+    assert shared or node.replicas == 1
+    store = found.one("PersistentVolumeClaim", "store")["spec"]["storageClassName"]
+    assert shared or store == "local-path", "SQLite's journal must not lie on NFS"
+    assert node_settings(found, tmp_path).storage.database_url.get_secret_value() == ""
+
+
+def drain(template: Template, seconds: float) -> float:
+    """From the end's announcement to the last moment that the program may need."""
+    stop: Object = container(template)["lifecycle"]["preStop"]
+    return float(stop["sleep"]["seconds"]) + seconds
+
+
+@every_variant
+def test_pods_have_the_time_to_end_in_order(variant: str) -> None:
+    found = cluster(variant)
+    assert scp.StorageScp.stop.__defaults__ == (10.0,)
+    node = found.template("node")
+    needed = drain(node, 10.0 + 1.0 + daemon.STOP_SECONDS)
+    assert node.spec["terminationGracePeriodSeconds"] >= needed + 10
+    inference, served = found.template("inference"), model_server(found)
+    needed = drain(inference, served.drain_seconds + served.drain_seconds + 5.0)
+    assert inference.spec["terminationGracePeriodSeconds"] >= needed + 10
+
+
+@every_variant
+def test_a_model_server_that_ends_is_not_asked_any_more(variant: str, tmp_path: Path) -> None:
+    """It is left out of DNS at once; who asks looks again, and a name server remembers for 5 s."""
+    found = cluster(variant)
+    looked_up = node_settings(found, tmp_path).serving.resolve_seconds
+    assert drain(found.template("inference"), 0.0) >= looked_up + 5.0 + 1.0
+
+
+@every_variant
+def test_model_servers_are_on_machines_of_their_own(variant: str) -> None:
+    template = cluster(variant).template("inference")
+    apart = template.spec["affinity"]["podAntiAffinity"]
+    (term,) = apart["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert selects(term["labelSelector"], template.labels)
+    rolling = template.owner["spec"]["strategy"]["rollingUpdate"]
+    assert rolling == {"maxSurge": 0, "maxUnavailable": 1}, "there is no machine for one more"
+
+
+def understood(command: list[str]) -> bool:
+    """Whether the real command line takes it; nothing runs."""
+    program, *arguments = command
+    app = {"dicomnode": node_app, "trainer": trainer_app}[program]
+    group: Any = typer.main.get_command(app)
+    sub = group.commands[arguments[0]]
+    sub.make_context(arguments[0], list(arguments[1:])).close()
+    return True
+
+
+def test_every_command_of_ours_is_one_that_the_program_takes(tmp_path: Path) -> None:
+    seen = set()
+    for _, _, given in every_container():
+        command = list(given.get("command", []))
+        if "--" in command:  # retrain_textfile.py FILE -- COMMAND
+            command = command[command.index("--") + 1 :]
+        if command and command[0] in ("dicomnode", "trainer"):
+            if command[1] != "model-server":  # its flags are parsed by `model_server` above
+                assert understood(command), command
+            seen.add(" ".join(command[:2]))
+    assert seen == {
+        "dicomnode serve",
+        "dicomnode model-server",
+        "trainer retrain",
+        "trainer submit",
+        "trainer fit",
+    }
+
+
+@every_variant
+def test_the_retraining_tells_how_it_went_where_node_exporter_looks(variant: str) -> None:
+    found = cluster(variant)
+    command = container(found.template("retrain"))["command"]
+    script, written = Path(command[1]), Path(command[2])
+    assert command[0] == "python3"
+    assert script.name in found.one("ConfigMap", "retrain-textfile")["data"]
+    exporter = container(found.template("exporter"))
+    assert f"--collector.textfile.directory={written.parent}" in exporter["args"]
+    for name in ("retrain", "exporter"):
+        template = found.template(name)
+        mounts = {each["mountPath"]: each["name"] for each in container(template)["volumeMounts"]}
+        volume = mounts[str(written.parent)]
+        (source,) = [each for each in template.spec["volumes"] if each["name"] == volume]
+        assert source["persistentVolumeClaim"]["claimName"] == "work"
+
+
+@every_variant
+def test_prometheus_finds_every_job_by_a_service_of_the_cluster(variant: str) -> None:
+    found = cluster(variant)
+    jobs = scrape_config("prometheus-kubernetes.yml")["scrape_configs"]
+    looked_up = [look for job in jobs for look in job.get("dns_sd_configs", [])]
+    assert len(looked_up) == 3
+    for look in looked_up:
+        (name,) = look["names"]
+        spec = found.one("Service", name)["spec"]
+        assert spec["clusterIP"] == "None"
+        (template,) = found.selected({"matchLabels": spec["selector"]})
+        assert look["port"] in template.ports.values()
+
+
+@every_variant
+def test_the_retraining_reads_its_settings(
+    variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = cluster(variant)
+    template = found.template("retrain")
+    mounts = {mount["mountPath"] for mount in container(template)["volumeMounts"]}
+    if template.component == "submit":
+        text = found.one("ConfigMap", "submit-config")["data"]["submit.toml"]
+        submitted = parse_submit(tomllib.loads(text), "submit.toml")
+        assert submitted.run.command == "retrain"
+        assert submitted.cluster.service_account == "trainer"
+        claims = {claim.claim for claim in submitted.cluster.claims}
+        assert claims <= {each["metadata"]["name"] for each in found.of("PersistentVolumeClaim")}
+        (copied,) = template.spec["initContainers"]
+        assert submitted.run.tables["data"]["node"] == copied["command"][-1]
+        return
+    text = found.one("ConfigMap", "retrain-config")["data"]["retrain.toml"]
+    tables = tomllib.loads(text)
+    assert tables["data"]["node"] == "/etc/dicomnode/node.toml"
+    node_settings(found, tmp_path)
+    path = tmp_path / "retrain.toml"
+    path.write_text(text.replace("/etc/dicomnode/node.toml", str(tmp_path / "node.toml")))
+    settings = retraining.load(path)
+    served = model_server(found)
+    assert settings.fit.out == served.model_base_path
+    assert settings.storage is not None
+    assert str(settings.storage.root) in mounts
+    for written in (settings.fit.out.parent, settings.run.runs.parent):
+        assert str(written) in mounts
