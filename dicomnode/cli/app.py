@@ -10,6 +10,7 @@ import typer
 from dicomnode import __version__
 from dicomnode.cli import (
     backup,
+    bench,
     demo,
     doctor,
     infer,
@@ -58,6 +59,7 @@ app.command("echo")(network.echo)
 app.command("send")(exits(network.send))
 app.command("infer")(exits(infer.infer))
 app.command("report")(studies.report)
+app.command("bench")(exits(bench.bench))
 app.command("doctor")(exits(doctor.doctor))
 app.command("backup")(exits(backup.backup))
 app.command("restore")(exits(backup.restore))
