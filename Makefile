@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= build/demo
 CONFIG ?= $(OUT)/node.toml
 
-.PHONY: demo run test check bench peers docs clean
+.PHONY: demo run test check bench peers docs images clean
 
 demo: $(VENV)/.model
 	$(BIN)/dicomnode demo --out $(OUT)
@@ -43,6 +43,14 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m dicomnode.reference
+
+# The images, by Docker's buildx: docs/operations/images.md. BAKE="--push node" for some of them.
+REGISTRY ?=
+BAKE ?= --load --set *.platform=local
+images:
+	set -a && . docker/images.env && set +a && \
+	REGISTRY='$(REGISTRY)' REVISION="$$(git rev-parse --short=12 HEAD || echo unknown)" \
+	docker buildx bake --file docker/docker-bake.hcl $(BAKE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
