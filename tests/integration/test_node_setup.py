@@ -6,9 +6,11 @@ what they were told, so that a second run meets the state that the first one mad
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -196,6 +198,9 @@ def test_remove_goes_all_the_way_back(board: Board) -> None:
     before = board.tree()
     board.must("apply")
     assert "server 10.0.0.1 iburst" in chrony.read_text()
+    applied = board.tree()
+    assert "would put back /etc/chrony/chrony.conf" in board.must("remove", "--dry-run")
+    assert board.tree() == applied
     board.must("remove")
     after = board.tree()
     data = ("srv", "root/var", "root/sys", "root/etc/rancher/k3s/token")
@@ -296,6 +301,15 @@ def test_a_kernel_with_cgroup_v1_is_admitted_in_the_way_of_its_k3s(
     assert ("fail-cgroupv1=false" in board.text("etc/rancher/k3s/config.yaml")) is told
 
 
+def test_a_module_that_is_part_of_the_kernel_is_not_loaded_again_and_again(board: Board) -> None:
+    folder = board.root / "lib/modules" / os.uname().release
+    folder.mkdir(parents=True)
+    (folder / "modules.builtin").write_text("kernel/net/bridge/br_netfilter.ko\n")
+    assert "load the module vxlan" in (told := board.must("apply", "kernel"))
+    assert "load the module br_netfilter" not in told
+    assert "as it should be" in board.must("apply", "kernel")
+
+
 def test_a_kernel_without_ip_set_is_a_problem_until_someone_decides(board: Board) -> None:
     (board.state / "missing.ip_set").touch()
     done = board.run("apply")
@@ -328,6 +342,80 @@ def test_an_nfs_client_mounts_on_first_use(board: Board) -> None:
     assert "Where=/mnt/dicomnode/store" in unit
     assert "systemctl start mnt-dicomnode-store.automount" in board.calls()
     assert "systemctl start mnt-dicomnode-store.mount" not in board.calls()
+
+
+@pytest.mark.parametrize("found", ["", "/usr/bin/nvidia-container-runtime"])
+@pytest.mark.parametrize(
+    ("name", "plugin"),
+    [
+        ("config.toml.tmpl", "io.containerd.grpc.v1.cri"),
+        ("config-v3.toml.tmpl", "io.containerd.cri.v1.runtime"),
+    ],
+)
+def test_containerd_gets_the_nvidia_runtime_once_whether_or_not_k3s_found_it(
+    board: Board, name: str, plugin: str, found: str
+) -> None:
+    """kubectl renders the template, as it knows the language that k3s renders it with."""
+    kubectl = require_program("kubectl")
+    board.must("apply", "nvidia")
+    folder = "var/lib/rancher/k3s/agent/etc/containerd"
+    table = f'[plugins."{plugin}".containerd.runtimes."nvidia"'
+    known = [f"{table}]", 'runtime_type = "x"', f"{table}.options]", f'BinaryName = "{found}"']
+    base = "\n".join(known if found else ["[grpc]"])
+    template = f'{{{{ define "base" }}}}{base}{{{{ end }}}}'
+    (board.folder / "template").write_text(template + board.text(f"{folder}/{name}"))
+    values = {"ExtraRuntimes": {"nvidia": {"BinaryName": found}}, "metadata": {"name": "x"}}
+    (board.folder / "values.json").write_text(
+        json.dumps({"apiVersion": "v1", "kind": "ConfigMap", **values})
+    )
+    output = f"go-template-file={board.folder / 'template'}"
+    done = subprocess.run(
+        [kubectl, "label", "--local", "-f", board.folder / "values.json", "a=b", "-o", output],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    rendered = tomllib.loads(done.stdout)
+    runtime = rendered["plugins"][plugin]["containerd"]["runtimes"]["nvidia"]
+    assert runtime["options"]["BinaryName"] == "/usr/bin/nvidia-container-runtime"
+    board.configure(NVIDIA="no")
+    board.must("apply", "nvidia")
+    assert not (board.root / folder / name).exists()
+
+
+def test_an_nvidia_runtime_that_is_wanted_and_not_there_is_a_problem(board: Board) -> None:
+    (board.root / "usr/bin/nvidia-container-runtime").unlink()
+    assert "no NVIDIA runtime wanted" in board.must("apply", "nvidia")
+    board.configure(NVIDIA="yes")
+    done = board.run("apply", "nvidia")
+    assert done.returncode == 1
+    assert "nvidia-container-toolkit" in done.stderr
+
+
+def test_a_mirror_stands_for_every_public_registry(board: Board) -> None:
+    board.configure(REGISTRY="https://registry.local:5000", REGISTRY_CA="/etc/ssl/hospital.pem")
+    board.must("apply", "registry")
+    written = yaml.safe_load(board.text("etc/rancher/k3s/registries.yaml"))
+    assert set(written["mirrors"]) >= {"docker.io", "registry.k8s.io", "nvcr.io"}
+    assert all(
+        mirror == {"endpoint": ["https://registry.local:5000"]}
+        for mirror in written["mirrors"].values()
+    )
+    tls = {"ca_file": "/etc/ssl/hospital.pem"}
+    assert written["configs"] == {"registry.local:5000": {"tls": tls}}
+    board.configure()
+    board.must("apply", "registry")
+    assert not (board.root / "etc/rancher/k3s/registries.yaml").exists()
+
+
+def test_a_clock_that_is_not_synchronised_is_found_by_a_look(board: Board) -> None:
+    board.must("apply", "clock")
+    (board.state / "tracking").write_text("Leap status     : Not synchronised\n")
+    assert "not synchronised yet" in board.must("apply", "clock")
+    done = board.run("check", "clock")
+    assert done.returncode == 1
+    assert "UDP port 123" in done.stderr
 
 
 def test_a_machine_without_nvpmodel_is_left_alone(board: Board) -> None:
@@ -529,3 +617,11 @@ def test_zram_takes_the_share_of_memory_it_was_told_and_gives_it_back(tmp_path: 
         "swapoff /dev/zram3",
     ]
     assert (root / "sys/class/zram-control/hot_remove").read_text() == "3\n"
+
+
+def test_the_exported_folders_are_those_that_the_manifests_mount(board: Board) -> None:
+    volumes = (ROOT / "deploy/components/storage-nfs/volumes.yaml").read_text()
+    mounted = {volume["spec"]["nfs"]["path"] for volume in yaml.safe_load_all(volumes)}
+    board.must("apply", "storage")
+    lines = board.text("etc/exports.d/dicomnode.exports").splitlines()
+    assert {line.split()[0] for line in lines} == mounted

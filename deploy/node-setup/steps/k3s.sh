@@ -63,9 +63,11 @@ END
 }
 
 # Swap is zram, which is why kubelet must put up with it. Below 100 MiB free a small board dies
-# by itself: pods are evicted before. What system and k3s use is not given to pods.
+# by itself: pods are evicted before. What the system and k3s use is not given to pods; the server
+# also holds the API server and its data store.
 memory_arguments() {
-    echo "eviction-hard=memory.available<100Mi,nodefs.available<5%,imagefs.available<5% system-reserved=memory=300Mi,cpu=200m"
+    if [ "$ROLE" = server ]; then reserved=800Mi; else reserved=500Mi; fi
+    echo "eviction-hard=memory.available<100Mi,nodefs.available<5%,imagefs.available<5% system-reserved=memory=$reserved,cpu=200m"
 }
 
 # From 1.35 on kubelet refuses a machine with cgroup v1 (kernel 4.9 of a Jetson Nano) unless told

@@ -6,14 +6,15 @@ set -eu
 
 MODULES_FILE=/etc/modules-load.d/dicomnode.conf
 SYSCTL_FILE=/etc/sysctl.d/90-dicomnode-kubelet.conf
-# overlay: container file systems. br_netfilter, vxlan: pods on different boards. ip_set:
-# NetworkPolicies.
-MODULES="overlay br_netfilter vxlan ip_set"
+# overlay: container file systems. br_netfilter, vxlan: pods on different boards.
+MODULES="overlay br_netfilter vxlan"
+# What k3s carries NetworkPolicies out with.
+POLICY_MODULES="ip_set ip_set_hash_ip ip_set_hash_net xt_set"
 
 step_apply() {
     wanted=
+    if [ "$NETWORK_POLICY" = on ]; then MODULES="$MODULES $POLICY_MODULES"; fi
     for module in $MODULES; do
-        [ "$module" != ip_set ] || [ "$NETWORK_POLICY" = on ] || continue
         if ! has modprobe || call modprobe --dry-run --quiet "$module"; then
             wanted="$wanted $module"
         else
@@ -23,7 +24,7 @@ step_apply() {
     # shellcheck disable=SC2086  # one line per module
     put_file 644 "$MODULES_FILE" "$(printf '%s\n' $wanted)"
     for module in $wanted; do
-        if has modprobe && [ ! -d "$ROOT/sys/module/$module" ]; then
+        if has modprobe && ! loaded "$module"; then
             change "load the module $module" call modprobe "$module"
         fi
     done
@@ -36,9 +37,15 @@ kernel.panic_on_oops = 1"
     memory_cgroup
 }
 
+# One that is part of the kernel itself has a folder only when it has parameters.
+loaded() {
+    [ -d "$ROOT/sys/module/$1" ] ||
+        grep -q "/$1\.ko" "$ROOT/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null
+}
+
 missing() {
     case $1 in
-        ip_set) problem "this kernel has no ip_set, so k3s cannot enforce NetworkPolicies; use a kernel with CONFIG_IP_SET, or set NETWORK_POLICY=off and put a firewall in front of the cluster" ;;
+        ip_set* | xt_set) problem "this kernel has no $1, so k3s cannot enforce NetworkPolicies; use a kernel with it (CONFIG_IP_SET, CONFIG_NETFILTER_XT_SET), or set NETWORK_POLICY=off and put a firewall in front of the cluster" ;;
         *) problem "this kernel has no module $1, k3s cannot run without it; use a kernel that has it" ;;
     esac
 }
@@ -57,8 +64,8 @@ step_remove() {
 }
 
 step_status() {
-    for module in $MODULES; do
-        if [ -d "$ROOT/sys/module/$module" ]; then say "$module loaded"; else say "$module not loaded (or built in)"; fi
+    for module in $MODULES $POLICY_MODULES; do
+        if loaded "$module"; then say "$module is there"; else say "$module is not loaded"; fi
     done
 }
 
