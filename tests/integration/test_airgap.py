@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -264,6 +265,40 @@ def test_an_image_without_a_tag_of_its_own_is_refused(workshop: Workshop, name: 
     assert name in done.stderr
 
 
+def test_the_overlay_of_two_boards_goes_through_from_its_manifests_to_containerd(
+    workshop: Workshop,
+) -> None:
+    """Every image of the real manifests has a slot, and arrives under the name that pods use."""
+    require_program("kubectl")
+    overlay = ROOT / "deploy" / "overlays" / "k3s-jetson"
+    options = ["--overlay", str(overlay), "--pins", str(ROOT / "docker" / "images.env")]
+    (workshop.folder / "site.yaml").write_text("")
+    listed = workshop.make("--list", *options).stdout.splitlines()
+    empty = [Path(line) for line in listed if line.endswith(".tar")]
+    assert len(empty) > 5
+    rendered = subprocess.run(
+        ["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True
+    )
+    names = set(re.findall(r"^ *(?:- )?image: (\S+)$", rendered.stdout, re.MULTILINE))
+    for name in names:
+        full = (
+            name
+            if "." in name.split("/")[0]
+            else "docker.io/" + ("" if "/" in name else "library/")
+        )
+        full = full if full == name else full + name
+        archive(workshop.folder / "images/amd64" / f"{re.sub('[/:]', '_', name)}.tar", full)
+    assert all((workshop.folder / path).is_file() for path in empty)
+    done = workshop.make(*options)
+    assert done.returncode == 0, done.stderr
+    board = Board(workshop.folder / "board", workshop.folder / "bundle")
+    (board.state / "running").touch()
+    board.must("k3s", "images", "setup")
+    board.must("manifests", "--overlay", "k3s-jetson")
+    kept = set((board.state / "images").read_text().split())
+    assert {name.removeprefix("docker.io/").removeprefix("library/") for name in kept} == names
+
+
 def test_the_installer_brings_everything_and_a_second_time_finds_nothing_to_do(
     board: Board, made: tuple[Path, str]
 ) -> None:
@@ -365,6 +400,21 @@ def test_a_truncated_file_is_noticed_before_anything_is_used(board: Board) -> No
     path = board.bundle / "images/amd64/postgres_17.5-bookworm.tar"
     path.write_bytes(path.read_bytes()[:-1])
     refused(board, told="'images/amd64/postgres_17.5-bookworm.tar' is damaged")
+
+
+@pytest.mark.parametrize("left", [0, 1, 70, -1, -40])
+def test_a_truncated_list_is_noticed(board: Board, left: int) -> None:
+    sums = board.bundle / "SHA256SUMS"
+    sums.write_bytes(sums.read_bytes()[:left])
+    assert verify(board.bundle).returncode == 1
+    assert board.install().returncode == 1
+    assert board.used() == []
+
+
+def test_a_list_that_lost_whole_lines_is_noticed(board: Board) -> None:
+    sums = board.bundle / "SHA256SUMS"
+    sums.write_text("".join(sums.read_text().splitlines(keepends=True)[:-1]))
+    refused(board, told="is in the folder and not in SHA256SUMS")
 
 
 def test_a_missing_file_is_noticed(board: Board) -> None:

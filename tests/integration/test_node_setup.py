@@ -425,6 +425,8 @@ def test_a_machine_without_nvpmodel_is_left_alone(board: Board) -> None:
 
 
 def test_stop_drains_ends_the_pods_and_start_lets_them_come_back(board: Board) -> None:
+    (board.root / "sys/fs/cgroup").mkdir(parents=True)
+    (board.root / "sys/fs/cgroup/cgroup.controllers").touch()
     board.must("apply")
     procs = board.root / "sys/fs/cgroup/kubepods/pod1/cgroup.procs"
     procs.parent.mkdir(parents=True)
@@ -440,7 +442,9 @@ def test_stop_drains_ends_the_pods_and_start_lets_them_come_back(board: Board) -
     node = os.uname().nodename
     assert calls[0].startswith(f"k3s kubectl drain {node} ")
     assert calls[1:3] == ["systemctl stop k3s.service", "kill -s TERM 4001 4002"]
+    assert board.run("check", "k3s").returncode == 1
     board.must("start")
+    assert board.run("check", "k3s").returncode == 0
     assert board.calls() == ["systemctl start k3s.service", f"k3s kubectl uncordon {node}"]
 
 
@@ -486,7 +490,10 @@ def test_reinstall_keeps_the_clusters_data(board: Board) -> None:
     data.write_text("rows")
     token = board.text("etc/rancher/k3s/token")
     settings = board.text("etc/rancher/k3s/config.yaml")
+    board.calls()
     board.must("reinstall")
+    told = [line for line in board.calls() if line.startswith("k3s kubectl")]
+    assert [line.split()[2] for line in told] == ["drain", "uncordon"]
     assert data.read_text() == "rows"
     assert board.text("etc/rancher/k3s/token") == token
     assert board.text("etc/rancher/k3s/config.yaml") == settings

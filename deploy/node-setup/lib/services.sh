@@ -83,3 +83,12 @@ service_status() {
         say "$1 $(call systemctl is-enabled "$1" 2>/dev/null || true) $(call systemctl is-active "$1" 2>/dev/null || true)"
     fi
 }
+
+# After a stop that drained this machine: until then no pod comes to it.
+let_pods_come_back() {
+    _drained=$(recall pods.drained)
+    if [ -n "$_drained" ] && has k3s; then
+        change "let pods come to $_drained again" call k3s kubectl uncordon "$_drained"
+        forget pods.drained
+    fi
+}

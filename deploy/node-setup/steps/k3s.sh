@@ -21,6 +21,7 @@ step_apply() {
     put_unit "$unit" "$(unit_file)"
     if [ "$changed$WROTE" != nono ]; then restart_if_running "$unit"; fi
     service_on "$unit"
+    let_pods_come_back
 }
 
 # The token joins boards to the cluster: whoever has it can read every secret. Never shown.

@@ -12,10 +12,7 @@ step_apply() {
     unit=$(unit)
     [ -n "$unit" ] || fail "k3s is not set up here; run board.sh apply"
     service_on "$unit"
-    if [ "$(recall pods.drained)" != "" ]; then
-        change "let pods come to $(recall pods.drained) again" call k3s kubectl uncordon "$(recall pods.drained)"
-        forget pods.drained
-    fi
+    let_pods_come_back
 }
 
 step_remove() {
