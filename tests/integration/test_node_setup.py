@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -356,7 +357,8 @@ def test_containerd_gets_the_nvidia_runtime_once_whether_or_not_k3s_found_it(
     board: Board, name: str, plugin: str, found: str
 ) -> None:
     """kubectl renders the template, as it knows the language that k3s renders it with."""
-    kubectl = require_program("kubectl")
+    here = Path(sys.executable).parent
+    kubectl = require_program("kubectl", path=f"/usr/local/bin:/usr/bin:/bin:{here}")
     board.must("apply", "nvidia")
     folder = "var/lib/rancher/k3s/agent/etc/containerd"
     table = f'[plugins."{plugin}".containerd.runtimes."nvidia"'
