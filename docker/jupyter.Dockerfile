@@ -15,9 +15,11 @@ LABEL org.opencontainers.image.title="dicomnode-jupyter" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 0:0
 # Everything that the trainer has is in the list at the same version, so only JupyterLab is new.
+# pip is that of the base image, which is not the python that the trainer puts first in PATH.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=bind,source=docker/requirements/jupyter.txt,target=/src/jupyter.txt \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_CONSTRAINT= \
+    PATH=/usr/local/bin:/usr/bin:/bin PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 \
+    PIP_CONSTRAINT= \
     python3 -m pip --python /opt/dicomnode/bin/python install --no-compile --require-hashes \
         --only-binary :all: --requirement /src/jupyter.txt \
     && /opt/dicomnode/bin/python -m compileall -q --invalidation-mode unchecked-hash \

@@ -2,7 +2,7 @@
 
     client echo HOST:PORT                      C-ECHO (DCMTK's echoscu)
     client send HOST:PORT PATH...              C-STORE (storescu)
-    client query HOST:PORT KEY=VALUE...        C-FIND for studies, at a PACS (findscu)
+    client query HOST:PORT -k KEY=VALUE        C-FIND for studies, at a PACS (findscu)
     client predict http://HOST:8501 PATH...    the model server's REST API, as the thesis's client
 
 `predict` sends `{"instances": [[[[r, g, b], ...]]]}` with values in 0..1, 224 x 224 or what
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "send":
             command.add_argument("paths", nargs="+", type=Path, help="files or folders")
         if verb == "query":
-            command.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="e.g. StudyDate=")
+            command.add_argument("-k", "--key", action="append", metavar="KEY=VALUE", default=[])
     command = verbs.add_parser("predict", help="ask the model server")
     command.add_argument("url", metavar="http://HOST:PORT")
     command.add_argument("paths", nargs="+", type=Path, help="DICOM, JPEG or PNG files")
@@ -83,7 +83,7 @@ def dcmtk(told: argparse.Namespace) -> list[str]:
         options = ["+sd", "+r", "--no-halt"]
         paths = [str(path) for path in told.paths]
         return ["/usr/bin/storescu", *titles, *options, host, port, *paths]
-    keys = told.keys or ["StudyDate=", "StudyDescription=", "ModalitiesInStudy="]
+    keys = told.key or ["StudyDate=", "StudyDescription=", "ModalitiesInStudy="]
     asked = [part for key in ("StudyInstanceUID=", *keys) for part in ("-k", key)]
     level = ["-S", "-k", "QueryRetrieveLevel=STUDY"]
     return ["/usr/bin/findscu", *titles, *level, *asked, host, port]

@@ -346,6 +346,6 @@ def test_the_pacs_of_compose_takes_reports_from_the_node_and_films_from_nobody(
         assert _stored(url) == 0
         assert client("send", dicom, str(film), *as_node).returncode == 0
         assert _stored(url) == 1
-        found = client("query", dicom, "--called", "ORTHANC", "StudyDate=")
+        found = client("query", dicom, "--called", "ORTHANC", "-k", "StudyDate=")
         assert found.returncode == 0
         assert dataset.StudyInstanceUID in found.stdout + found.stderr
