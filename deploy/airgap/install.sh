@@ -5,7 +5,7 @@
 #   images      our images, into containerd (k3s runs) or where k3s takes them from at its start
 #   setup       deploy/node-setup to /opt/dicomnode/node-setup
 #   manifests   apply the rendered manifests to the cluster (once, on the server)
-#   wheels      the programs `dicomnode` and `trainer` in a virtual environment (Python 3.11)
+#   wheels      the program `dicomnode` in a virtual environment (Python 3.11)
 #
 # Without a step: k3s images setup. Before anything is used the whole bundle is verified, and each
 # file once more as a copy on this board's disk, which is what is used then. Interrupted, it goes
@@ -279,7 +279,7 @@ step_wheels() {
 
 install_wheels() {
     call "$PYTHON" -m venv "$ROOT$VENV" &&
-        "$ROOT$VENV/bin/python" -m pip install --quiet --no-index --find-links "$source/wheels/$ARCH" "dicomnode==$1"
+        "$ROOT$VENV/bin/python" -m pip install --quiet --no-index --find-links "$source/wheels/$ARCH" "dicomnode[postgres]==$1"
 }
 
 main "$@"

@@ -30,6 +30,7 @@ from bundle_images import BundleError, Image, check_archive, needed_images
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+LOCKED = ROOT / "docker" / "requirements" / "node.txt"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -225,7 +226,7 @@ def _add_k3s(bundle: Bundle, options: argparse.Namespace, arch: str) -> None:
 
 
 def _add_wheels(bundle: Bundle, arch: str) -> None:
-    """The node and all it needs, for the Python of the boards and not of this machine."""
+    """The node and the packages of its image, hashes and all, for the Python of the boards."""
     machine = ARCHITECTURES[arch]
     platforms = [
         f"manylinux{tag}_{machine}" for tag in ("2014", "_2_17", "_2_24", "_2_27", "_2_28")
@@ -233,12 +234,11 @@ def _add_wheels(bundle: Bundle, arch: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         _run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(_sources(Path(folder)))])
-        (own,) = Path(folder).glob("dicomnode-*.whl")
         _run(
             [*pip, "download", "--dest", folder, "--only-binary=:all:", "--python-version=3.11"]
             + ["--implementation=cp", "--abi=cp311", "--abi=abi3", "--abi=none"]
             + [f"--platform={platform}" for platform in platforms]
-            + [f"{own}[postgres,cluster]"]
+            + ["--no-deps", "--require-hashes", "--requirement", str(LOCKED)]
         )
         for path in sorted(Path(folder).glob("*.whl")):
             bundle.add(path, f"wheels/{arch}/{path.name}")
