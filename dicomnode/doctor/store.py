@@ -183,7 +183,7 @@ def _room(storage: StorageSettings, place: Path) -> Finding:
         return warn(
             "store.free",
             f"{nodes.f_favail} inodes free at {place}",
-            expected=f"{_SCARCE_INODES}: a study takes about six files",
+            expected=f"{_SCARCE_INODES}: a study takes about five files",
             next_step="make the file system with more inodes, or move the store",
         )
     return ok("store.free", found)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, event, select
 
 from dicomnode.config import ServingSettings, Settings
 from dicomnode.errors import ConfigError, StorageFull
@@ -30,6 +30,8 @@ from dicomnode.storage.backup import (
     verify_backup,
 )
 from dicomnode.storage.backup.copying import data_set_offset
+from dicomnode.storage.backup.tables import copy_rows
+from dicomnode.storage.database import open_database
 from dicomnode.storage.schema import meta, metadata
 from dicomnode.testing.phantoms import part10_bytes, phantom_dataset
 from dicomnode.testing.stores import opened_store, received_instance, store_settings
@@ -169,6 +171,30 @@ def test_what_comes_in_after_the_database_was_copied_is_left_to_the_next_backup(
     listed = (taken.folder / "SHA256SUMS").read_text()
     assert late[0].name not in listed
     assert not list(taken.folder.rglob(late[0].name))
+
+
+def test_a_study_that_comes_between_two_tables_is_not_half_copied(
+    tmp_path: Path, new_database_url: Callable[[], str]
+) -> None:
+    """PostgreSQL's rows are read table by table, all in one view."""
+    url = new_database_url()
+    with (
+        opened_store(tmp_path / "store", database_url=url) as store,
+        opened_store(tmp_path / "copy") as copy,
+    ):
+        accept(store, 0)
+        late: list[Path] = []
+
+        def between(*arguments: object) -> None:
+            if str(arguments[2]).startswith("SELECT instances.id") and not late:
+                late.append(accept(store, 1))
+
+        reading = open_database(tmp_path / "store", url)
+        event.listen(reading.engine, "before_cursor_execute", between)
+        copy_rows(reading, copy.database)
+        reading.close()
+        assert late
+        assert [len(rows(copy)[table]) for table in ("studies", "instances")] == [1, 1]
 
 
 def test_the_json_form_of_a_report_is_copied_with_it() -> None:
