@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from prometheus_client import CollectorRegistry
 from pydicom.uid import UID
 
 from dicomnode import reference
-from dicomnode.cli.app import app
+from dicomnode.cli.app import app as node_app
 from dicomnode.config import load
 from dicomnode.dimse.syntaxes import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
 from dicomnode.metrics import Metrics
 from tests.conftest import ROOT
+from trainer.cli.app import app as trainer_app
 
 DOCS = ROOT / "docs"
 
@@ -43,8 +44,9 @@ def test_the_settings_in_the_readme_are_valid(tmp_path: Path) -> None:
     assert load(path, environment={}).destinations[0].ae_title == "ORTHANC"
 
 
-def commands(command: click.Command, name: str = "") -> list[str]:
-    if isinstance(command, click.Group):
+def commands(command: Any, name: str = "") -> list[str]:
+    # typer may bring a click of its own: what has commands is a group, whatever its class
+    if hasattr(command, "commands"):
         return [
             found
             for sub, child in command.commands.items()
@@ -53,10 +55,14 @@ def commands(command: click.Command, name: str = "") -> list[str]:
     return [name]
 
 
-def test_every_command_is_in_the_readme() -> None:
-    text = (ROOT / "README.md").read_text()
-    for name in commands(typer.main.get_command(app)):
-        assert name in text, f"`dicomnode {name}` is not in the README"
+@pytest.mark.parametrize(("program", "app"), [("dicomnode", node_app), ("trainer", trainer_app)])
+def test_every_command_is_in_the_readme(program: str, app: typer.Typer) -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    row = "\n".join(row for row in rows if row.startswith(f"`{program} "))
+    names = commands(typer.main.get_command(app))
+    assert len(names) > 5
+    told = {name for name in names if re.search(rf"`({program} )?{name}[ `]", row)}
+    assert sorted(set(names) - told) == []
 
 
 def test_every_metric_is_in_the_operations_manual() -> None:
@@ -84,7 +90,7 @@ def test_every_status_that_the_scp_gives_is_in_the_conformance_statement() -> No
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.glob("*.md")]:
+    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
