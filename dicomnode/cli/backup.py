@@ -80,7 +80,7 @@ def restore(
         bool, typer.Option("--models/--no-models", help="Also model versions that are not there.")
     ] = True,
     force_empty: Annotated[
-        bool, typer.Option("--force-empty", help="Replace the store that is there.")
+        bool, typer.Option("--force-empty", help="Set a store that is there aside, and replace it.")
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Read and compare every file, change nothing.")
@@ -119,12 +119,18 @@ def restore(
             "models": list(restored.models),
             "jobs": jobs,
             "missing": list(manifest.missing),
+            "replaced": None if restored.replaced is None else str(restored.replaced),
         },
         f"{settings.storage.root}: {manifest.studies} studies, {manifest.instances} images, as of "
         f"{manifest.created_at}; models: {', '.join(restored.models) or 'none'}\n"
         f"{waiting} jobs wait: a node that is started here does them, deliveries included",
         json=json,
     )
+    if restored.replaced is not None and not json:
+        typer.echo(
+            f"what was there is in {restored.replaced}; films that came after the backup are sent "
+            "again with `dicomnode send HOST:PORT` and its folder `instances`"
+        )
     _tell_damage("the backup was taken without", manifest.missing)
     return FAILED if manifest.missing else DONE
 

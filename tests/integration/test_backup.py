@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, event, select
 
+from dicomnode.cli import main
 from dicomnode.config import ServingSettings, Settings
 from dicomnode.errors import ConfigError, StorageFull
 from dicomnode.jobs import JobKind, JobState
@@ -251,6 +252,18 @@ def test_a_backup_that_was_not_finished_is_none_and_the_next_one_removes_it(
     assert [path.name for path in target.iterdir() if path.name != ".lock"] == [taken.folder.name]
 
 
+def test_a_damaged_backup_does_not_keep_the_next_one_from_being_taken(
+    small: Settings, tmp_path: Path
+) -> None:
+    sound, damaged = take(small, tmp_path / "backups"), take(small, tmp_path / "backups")
+    (damaged.folder / "SHA256SUMS").write_text("nonsense\n")
+    assert take(small, tmp_path / "backups").linked_files == 4
+    shutil.rmtree(sound.folder)
+    for folder in (tmp_path / "backups").glob("2*"):
+        (folder / "SHA256SUMS").unlink()
+    assert verify_backup(take(small, tmp_path / "backups").folder)
+
+
 def test_two_backups_into_one_folder_at_a_time_are_refused(small: Settings, tmp_path: Path) -> None:
     target = tmp_path / "backups"
     target.mkdir()
@@ -334,7 +347,7 @@ def test_a_list_that_leads_out_of_the_backup_is_refused(small: Settings, tmp_pat
 # ---------------------------------------------------------------- what is there already
 
 
-def test_a_restore_over_a_store_is_refused_and_replaces_it_only_when_told(
+def test_a_restore_over_a_store_is_refused_and_sets_it_aside_only_when_told(
     small: Settings, tmp_path: Path
 ) -> None:
     folder = take(small, tmp_path / "backups").folder
@@ -342,10 +355,13 @@ def test_a_restore_over_a_store_is_refused_and_replaces_it_only_when_told(
         accept(store, 9)
     with pytest.raises(BackupRefused, match="--force-empty"):
         restore_backup(small, folder)
-    restore_backup(small, folder, force_empty=True)
+    before = tree(small.storage.root)
+    replaced = restore_backup(small, folder, force_empty=True).replaced
     with opened_store(small.storage.root) as store:
         assert len(rows(store)["instances"]) == len(tree(small.storage.root)) == 3
-    assert not list(small.storage.root.glob(".re*"))
+    assert replaced is not None
+    assert tree(replaced) == before  # the film that came after the backup is still somewhere
+    assert list(small.storage.root.glob(".re*")) == [replaced]
 
 
 def test_a_restore_that_breaks_off_leaves_no_store_and_the_old_one_aside(
@@ -411,3 +427,57 @@ def test_model_versions_are_added_and_never_exchanged(small: Settings, tmp_path:
         restore_backup(other, taken.folder)
     assert restore_backup(other, taken.folder, models=False).models == ()
     assert take(small, tmp_path / "backups", models=False).manifest.models == ()
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def config(small: Settings, tmp_path: Path) -> Path:
+    """Of the small store."""
+    path = tmp_path / "node.toml"
+    base = small.serving.model_base_path
+    path.write_text(f'[storage]\nroot = "store"\n[serving]\nmodel_base_path = "{base}"\n')
+    return path
+
+
+def test_the_commands_end_with_0_and_say_what_they_did(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, other = tmp_path / "backups", tmp_path / "other.toml"
+    other.write_text('[storage]\nroot = "elsewhere"\n[serving]\nmodel_base_path = "m/covid19"\n')
+    code, told, _ = command(capsys, "backup", target, "--config", config)
+    assert (code, "3 studies, 3 images" in told) == (0, True)
+    code, told, _ = command(capsys, "backup", target, "--config", config, "--json", "--verify")
+    facts = json.loads(told)
+    assert (code, facts["linked_files"], facts["missing"], facts["models"]) == (0, 5, [], ["1"])
+    folder = Path(facts["backup"])
+    assert folder.stat().st_mode & 0o077 == 0
+    assert (folder / "node.toml").read_text() == config.read_text()
+    code, told, _ = command(capsys, "restore", target, "--config", other, "--check")
+    assert (code, "as they were written" in told) == (0, True)
+    assert not (tmp_path / "elsewhere").exists()
+    code, told, _ = command(capsys, "restore", target, "--config", other, "--json")
+    facts = json.loads(told)
+    assert (code, facts["backup"], facts["jobs"]["queued"]) == (0, str(folder), 6)
+    assert (tmp_path / "m" / "covid19" / "1").is_dir()
+    code, _, told = command(capsys, "restore", target, "--config", other)
+    assert (code, "--force-empty" in told) == (1, True)
+
+
+def test_a_damaged_store_ends_with_1_though_it_is_backed_up(
+    config: Path, small: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next((small.storage.root / "instances").rglob("*.dcm")).unlink()
+    code, told, errors = command(capsys, "backup", tmp_path / "b", "--config", config, "--json")
+    assert (code, len(json.loads(told)["missing"])) == (1, 1)
+    assert "the store no longer has 1 files" in errors
+    assert command(capsys, "restore", tmp_path / "b", "--config", config, "--check")[0] == 0

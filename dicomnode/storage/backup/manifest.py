@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from dicomnode.errors import PermanentError
+from dicomnode.errors import PermanentError, StorageUnavailable
 from dicomnode.storage.durable import mapped_errors
 
 MANIFEST_NAME = "manifest.json"
@@ -108,6 +108,18 @@ def complete_backups(target: Path) -> list[Path]:
         for folder in target.iterdir()
         if not folder.name.startswith(".") and (folder / MANIFEST_NAME).is_file()
     )
+
+
+def last_sound_list(target: Path) -> Path | None:
+    """The newest backup below `target` whose list is the one that its manifest vouches for:
+    one that is damaged must not keep the next one from being taken."""
+    for folder in reversed(complete_backups(target)):
+        try:
+            if sums_digest(folder) == read_manifest(folder).sums_sha256:
+                return folder
+        except (BackupDamaged, StorageUnavailable):
+            continue
+    return None
 
 
 def find_backup(source: Path) -> Path:

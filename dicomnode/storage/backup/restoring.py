@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +63,8 @@ class Restored:
     jobs: Mapping[JobState, int]
     models: tuple[str, ...]
     """Versions that were not there before."""
+    replaced: Path | None
+    """Where the store is that was there."""
 
 
 def verify_backup(backup: Path, *, told: Told = lambda *_: None) -> Manifest:
@@ -97,7 +98,7 @@ def restore_backup(
 
     Nothing is changed before every digest of the backup was found right, and the store
     counts only after every digest of what was written was. A store that is there is refused;
-    with `force_empty` it is set aside, and removed when the new one is good. Raises
+    with `force_empty` its files are set aside and PostgreSQL's rows replaced. Raises
     `ConfigError`, `BackupRefused`, `BackupDamaged`, `StorageFull`, `StorageUnavailable`.
     """
     root = settings.storage.root
@@ -122,14 +123,16 @@ def restore_backup(
         missing = _missing_models(backup, base) if models else ()
         require_room(root, manifest.bytes, next_step="nothing was changed; make room")
         with named_errors("restoring"):
-            with _set_aside(root, held):
-                store_id, jobs = _restored_store(root, backup, manifest, target, told)
+            replaced = _set_aside(root, held)
+            store_id, jobs = _restored_store(root, backup, manifest, target, told)
             _restore_models(backup, base, missing)
     finally:
         if target is not None:
             target.close()
         lock.release()
-    return Restored(manifest=manifest, store_id=store_id, jobs=jobs, models=missing)
+    return Restored(
+        manifest=manifest, store_id=store_id, jobs=jobs, models=missing, replaced=replaced
+    )
 
 
 def _restored_store(
@@ -227,20 +230,18 @@ def _held(root: Path) -> list[str]:
     return names + folders
 
 
-@contextmanager
-def _set_aside(root: Path, held: list[str]) -> Iterator[None]:
-    """Move a store out of the way, within its file system; it goes when the block succeeds."""
+def _set_aside(root: Path, held: list[str]) -> Path | None:
+    """Move a store out of the way, within its file system. It stays there: it may hold films
+    that the backup lacks."""
     if not held:
-        yield
-        return
+        return None
     aside = root / f"{_REPLACED}{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%fZ')}"
     aside.mkdir(mode=0o700)
     # its identity first: from then on no node takes what remains for a store
     for name in sorted(held, key=lambda name: name != IDENTITY_NAME):
         (root / name).rename(aside / name)
     sync_folder(root)
-    yield
-    shutil.rmtree(aside)
+    return aside
 
 
 def _require_nobody_else(target: Database) -> None:

@@ -33,7 +33,7 @@ from dicomnode.storage.backup.manifest import (
     BackupRefused,
     Manifest,
     PreviousSums,
-    complete_backups,
+    last_sound_list,
     sums_digest,
 )
 from dicomnode.storage.backup.models import model_files, version_folders
@@ -113,7 +113,7 @@ def take_backup(
     with alone(target), named_errors("writing a backup"):
         for dead in target.glob(f"{PARTIAL}*"):  # whoever wrote it would hold the lock
             shutil.rmtree(dead)
-        previous = None if full else next(reversed(complete_backups(target)), None)
+        previous = None if full else last_sound_list(target)
         now = datetime.now(UTC)
         name = now.strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
         partial = target / f"{PARTIAL}{name}"
