@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (BundleError, OSError) as error:
         sys.stderr.write(f"make_bundle: {error}\n")
         return 1
-    say(f"{options.out}: {len(images)} images for {', '.join(options.arch)}, sealed with")
+    say(
+        f"{options.out}: {len(images) - len(options.without_image)} images for {', '.join(options.arch)}, sealed with"
+    )
     say(seal)
     say("write the seal down: verify.sh and install.sh take it as --seal")
     return 0
@@ -228,9 +230,9 @@ def _add_k3s(bundle: Bundle, options: argparse.Namespace, arch: str) -> None:
 def _add_wheels(bundle: Bundle, arch: str) -> None:
     """The node and the packages of its image, hashes and all, for the Python of the boards."""
     machine = ARCHITECTURES[arch]
-    platforms = [
-        f"manylinux{tag}_{machine}" for tag in ("2014", "_2_17", "_2_24", "_2_27", "_2_28")
-    ]
+    # pip wants each one named: every glibc up to that of the node's image, Debian 12
+    tags = ("2014", *(f"_2_{minor}" for minor in range(17, 37)))
+    platforms = [f"manylinux{tag}_{machine}" for tag in tags]
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         _run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(_sources(Path(folder)))])
