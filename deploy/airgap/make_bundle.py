@@ -49,9 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (BundleError, OSError) as error:
         sys.stderr.write(f"make_bundle: {error}\n")
         return 1
-    say(
-        f"{options.out}: {len(images) - len(options.without_image)} images for {', '.join(options.arch)}, sealed with"
-    )
+    count = len(images) - len(options.without_image)
+    say(f"{options.out}: {count} images for {', '.join(options.arch)}, sealed with")
     say(seal)
     say("write the seal down: verify.sh and install.sh take it as --seal")
     return 0
