@@ -22,7 +22,9 @@ to take it or to read it, and a store can move from one kind to the other.
 `copying`      a file copied, hashed and synced
 `taking`       `take_backup`
 `restoring`    `restore_backup`, `verify_backup`
+`models`       versions of the model, there and back
 `tables`       rows from one database into another
+`guards`       what is looked at before anything is changed
 =============  ==========================================================
 """
 

@@ -150,6 +150,13 @@ def read_sums(backup: Path) -> Iterator[tuple[str, str]]:
             yield found[2], found[1]
 
 
+def files_of(backup: Path, part: str) -> Iterator[tuple[str, str]]:
+    """Path below the folder `part` and digest of each file there, in order."""
+    for path, digest in read_sums(backup):
+        if path.startswith(f"{part}/"):
+            yield path.removeprefix(f"{part}/"), digest
+
+
 def sums_digest(backup: Path) -> str:
     with mapped_errors(f"reading {SUMS_NAME}"), (backup / SUMS_NAME).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

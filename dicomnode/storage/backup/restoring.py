@@ -21,16 +21,17 @@ from dicomnode.storage.backup import snapshot
 from dicomnode.storage.backup.copying import copy_file, file_digest, sync_folders
 from dicomnode.storage.backup.guards import named_errors, require_apart, require_room
 from dicomnode.storage.backup.manifest import (
-    MODELS,
     STORE,
     BackupDamaged,
     BackupRefused,
     Manifest,
+    files_of,
     read_manifest,
     read_sums,
     some_of,
     sums_digest,
 )
+from dicomnode.storage.backup.models import missing_models, restore_models
 from dicomnode.storage.backup.tables import copy_rows, is_empty
 from dicomnode.storage.database import SQLITE_NAME, Database, open_database, scalar
 from dicomnode.storage.durable import sync_folder
@@ -120,12 +121,12 @@ def restore_backup(
                 ": set another storage.root and database, or say --force-empty to replace it"
             )
         base = settings.serving.model_base_path
-        missing = _missing_models(backup, base) if models else ()
+        missing = missing_models(backup, base) if models else ()
         require_room(root, manifest.bytes, next_step="nothing was changed; make room")
         with named_errors("restoring"):
             replaced = _set_aside(root, held)
             store_id, jobs = _restored_store(root, backup, manifest, target, told)
-            _restore_models(backup, base, missing)
+            restore_models(backup, base, missing)
     finally:
         if target is not None:
             target.close()
@@ -147,7 +148,7 @@ def _restored_store(
         done += count
         told("copying", done, manifest.bytes)
 
-    for path, digest in _of(backup, STORE):
+    for path, digest in files_of(backup, STORE):
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
         if copy_file(backup / STORE / path, place, counted=counted, mode=_MODE)[0] != digest:
@@ -164,7 +165,7 @@ def _restored_store(
     shutil.rmtree(working)
     sync_folders(root)
     damaged = _damaged(
-        ((path, root / path, digest) for path, digest in _of(backup, STORE)),
+        ((path, root / path, digest) for path, digest in files_of(backup, STORE)),
         stage="verifying what was written",
         total=manifest.bytes,
         told=told,
@@ -216,13 +217,6 @@ def _damaged(
     return damaged
 
 
-def _of(backup: Path, part: str) -> Iterator[tuple[str, str]]:
-    """Path below `part` and digest."""
-    for path, digest in read_sums(backup):
-        if path.startswith(f"{part}/"):
-            yield path.removeprefix(f"{part}/"), digest
-
-
 def _held(root: Path) -> list[str]:
     """What of a store is under `root`; an empty folder is nothing."""
     names = [name for name in (*_DATABASE_FILES, IDENTITY_NAME) if (root / name).exists()]
@@ -254,47 +248,3 @@ def _require_nobody_else(target: Database) -> None:
         raise BackupRefused(
             f"{others} other connections to the database are open: stop every node that uses it"
         )
-
-
-def _missing_models(backup: Path, base: Path) -> tuple[str, ...]:
-    """Versions of the backup that `base` lacks. One that differs is refused: two networks of
-    one number would both be the one that a report names."""
-    versions: dict[str, bool] = {}
-    for path, digest in _of(backup, MODELS):
-        version = _version_of(path)
-        there = base / version
-        versions.setdefault(version, there.exists())
-        if not versions[version]:
-            continue
-        file = base / path
-        if not file.is_file() or file_digest(file, counted=lambda _: None) != digest:
-            raise BackupRefused(
-                f"{there} is not the version of that number in the backup; set another "
-                "serving.model_base_path, or say --no-models"
-            )
-    return tuple(version for version, there in versions.items() if not there)
-
-
-def _version_of(path: str) -> str:
-    first, second, *_ = path.split("/")
-    return f"{first}/{second}" if first == "withdrawn" else first
-
-
-def _restore_models(backup: Path, base: Path, versions: tuple[str, ...]) -> None:
-    """Each appears under its number as a whole, for a model server that watches the folder."""
-    staging = base / f".restore-{uuid.uuid4().hex[:8]}"
-    for version in versions:
-        for path, digest in _of(backup, MODELS):
-            if _version_of(path) != version:
-                continue
-            place = staging / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            copied, _ = copy_file(backup / MODELS / path, place, counted=lambda _: None, mode=_MODE)
-            if copied != digest or file_digest(place, counted=lambda _: None) != digest:
-                raise BackupDamaged(f"model file {path} cannot be read back as written")
-        sync_folders(staging)
-        (base / version).parent.mkdir(parents=True, exist_ok=True)
-        (staging / version).rename(base / version)
-        sync_folder((base / version).parent)
-    if staging.exists():
-        shutil.rmtree(staging)
