@@ -12,13 +12,16 @@ TOKEN_FILE = Path(os.environ.get("JUPYTER_TOKEN_FILE", ""))
 NOTEBOOKS = Path("/opt/notebooks")
 WORK = Path("/work")
 
-# Whoever has the token runs programs here. Jupyter would make one up and write it to the log.
-if not TOKEN_FILE.is_file() or not TOKEN_FILE.read_text().strip():
+# Whoever has the token runs programs here. Without one Jupyter would make one up and write it to
+# the log; and it would take the line end of the file for a part of the token.
+TOKEN = TOKEN_FILE.read_text(encoding="ascii").strip() if TOKEN_FILE.is_file() else ""
+if not TOKEN:
     raise SystemExit(
         f"JUPYTER_TOKEN_FILE must name a file with the token, got {str(TOKEN_FILE)!r}; "
         "mount a secret there"
     )
 
+c.IdentityProvider.token = TOKEN
 c.ServerApp.ip = "0.0.0.0"  # noqa: S104 - in a container loopback reaches nobody
 c.ServerApp.port = 8888
 c.ServerApp.port_retries = 0

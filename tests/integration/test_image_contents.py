@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -146,7 +147,8 @@ class ReadOnlyNode(RunningNode):
         lines += [f"mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmp {root}/tmp"]
         lines += [f"mount -o remount,ro,bind {root}"]
         # what is to be shown: nothing of the root can be written to, by root either
-        lines += [f"for place in / /opt/dicomnode /etc/dicomnode; do ! touch {root}$place/x; done"]
+        for place in ("/", "/opt/dicomnode/", "/etc/dicomnode/"):
+            lines += [f"if touch {root}{place}x 2>&1; then echo {place} is writable; exit 9; fi"]
         variables = environment(DOCKER / "node.Dockerfile")
         del variables["HOME"]
         variables["DICOMNODE_CONFIG"] = "/etc/dicomnode/node.toml"
@@ -190,17 +192,22 @@ def test_the_node_reports_as_another_user_on_a_read_only_root_without_a_home(
         assert sent.status == 0x0000
         until(lambda: len(pacs.received) == 2, seconds=60, what="report and heatmap arrived")
         assert node.process is not None
-        # of unshare, whose child the node is
-        status = Path(f"/proc/{_only_child(node.process.pid)}/status").read_text()
+        # of unshare, whose child the node is; in its own namespace it is process 1
+        pid = _only_child(node.process.pid)
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert re.search(r"^NSpid:\t\d+\t1$", status, re.MULTILINE)
         assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}" in status
         assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
         environ = {"HEALTH_URL": f"http://127.0.0.1:{node.web_port}/healthz"}
         assert _healthcheck(environ).returncode == 0
+        os.kill(pid, signal.SIGTERM)
+        assert node.process.wait(40) == 0
     assert "Traceback" not in node.log.read_text()
 
 
-def _only_child(pid: int) -> str:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+def _only_child(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
 
 
 # Healthcheck and client -------------------------------------------------------------------

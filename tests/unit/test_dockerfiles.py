@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -564,3 +564,35 @@ def test_the_starter_notebook_holds_no_answers_and_every_cell_compiles() -> None
     for cell in cells:
         assert (cell["outputs"], cell["execution_count"]) == ([], None)
         compile("".join(cell["source"]), cell["id"], "exec")
+
+
+@pytest.mark.parametrize("token", [None, "", "\n"])
+def test_jupyter_does_not_start_without_a_token(
+    token: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    if token is not None:
+        file.write_text(token)
+    monkeypatch.setenv("JUPYTER_TOKEN_FILE", str(file))
+    with pytest.raises(SystemExit, match="must name a file with the token"):
+        jupyter_settings()
+
+
+def test_the_token_of_jupyter_is_that_of_the_file_without_its_line_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("from-a-file\n")
+    monkeypatch.setenv("JUPYTER_TOKEN_FILE", str(file))
+    settings = jupyter_settings()
+    assert settings.IdentityProvider.token == "from-a-file"
+    assert (settings.ServerApp.port, settings.ServerApp.root_dir) == (8888, "/work")
+
+
+def jupyter_settings() -> Any:
+    """What jupyter_server_config.py says, read as Jupyter reads it."""
+    sections = ("ServerApp", "LabApp", "IdentityProvider")
+    settings = SimpleNamespace(**{name: SimpleNamespace() for name in sections})
+    path = DOCKER / "jupyter" / "jupyter_server_config.py"
+    exec(compile(path.read_text(), str(path), "exec"), {"get_config": lambda: settings})
+    return settings
