@@ -40,6 +40,13 @@ class Lease:
     taken_at: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A request that wants a place, and the backends that have failed it before."""
+
+    avoid: Collection[Backend]
+
+
 class Pool:
     """Backends of one model. Thread-safe."""
 
@@ -57,6 +64,8 @@ class Pool:
         self._clock = clock
         self._policy = policy if policy is not None else HealthPolicy()
         self._backends: list[Backend] = []
+        self._queue: list[_Waiting] = []
+        """Requests that want a place, in the order of their coming: one per thread."""
         self._changed = threading.Condition()
         self._turn = 0
         self._closed = threading.Event()
@@ -79,26 +88,41 @@ class Pool:
     def acquire(self, deadline: float, *, avoid: Collection[Backend]) -> Lease | None:
         """A place at a backend with room, to be given back with `release`.
 
-        Waits while all are full, and a short while when none is well. None when the time
-        is up or every one that is well has been tried.
+        Waits its turn while all are full, and a short while when none is well. None when
+        the time is up or every one that is well has been tried.
         """
-        patience = min(deadline, self._clock() + _PATIENCE_SECONDS)
+        request = _Waiting(avoid)
         with self._changed:
-            while True:
-                if self._closed.is_set():
-                    raise BackendUnavailable("the client of the model servers is closed")
-                now = self._clock()
-                backend = self._choose(now, avoid)
-                if backend is not None:
-                    self._turn += 1
-                    self._count_in_flight(backend, +1)
-                    return Lease(backend=backend, in_flight=backend.in_flight, taken_at=now)
-                well = [one for one in self._backends if not one.health.out]
-                untried = [one for one in well if one not in avoid]
-                until = deadline if untried else now if well or avoid else patience
-                if now >= until:
-                    return None
-                self._changed.wait(until - now)
+            self._queue.append(request)
+            try:
+                return self._await_place(request, deadline)
+            finally:
+                self._queue.remove(request)
+                self._changed.notify_all()
+
+    def _await_place(self, request: _Waiting, deadline: float) -> Lease | None:
+        patience = min(deadline, self._clock() + _PATIENCE_SECONDS)
+        while True:
+            if self._closed.is_set():
+                raise BackendUnavailable("the client of the model servers is closed")
+            now = self._clock()
+            earlier = self._somebody_is_first(request, now)
+            backend = None if earlier else self._choose(now, request.avoid)
+            if backend is not None:
+                self._turn += 1
+                self._count_in_flight(backend, +1)
+                return Lease(backend=backend, in_flight=backend.in_flight, taken_at=now)
+            well = [one for one in self._backends if not one.health.out]
+            untried = [one for one in well if one not in request.avoid]
+            until = deadline if untried else now if well or request.avoid else patience
+            if now >= until:
+                return None
+            self._changed.wait(until - now)
+
+    def _somebody_is_first(self, request: _Waiting, now: float) -> bool:
+        """Whether a request that came earlier can have a place now."""
+        earlier = self._queue[: self._queue.index(request)]
+        return any(self._choose(now, other.avoid) is not None for other in earlier)
 
     def _choose(self, now: float, avoid: Collection[Backend]) -> Backend | None:
         loads = [backend.load(now) for backend in self._backends]
@@ -163,8 +187,9 @@ class Pool:
             total = len(self._backends)
             out = sum(backend.health.out for backend in self._backends)
             busy = sum(backend.in_flight for backend in self._backends)
+            waiting = len(self._queue)
         unresolved = "; ".join(f"{name}: {why}" for name, why in self._resolver.errors.items())
-        text = f"{total} backends, {out} left out, {busy} requests in flight"
+        text = f"{total} backends, {out} left out, {busy} requests in flight, {waiting} waiting"
         return f"{text}; {unresolved}" if unresolved else text
 
     def close(self) -> None:
