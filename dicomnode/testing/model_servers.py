@@ -169,8 +169,8 @@ class FakeModelServer:
         if image.dtype != expected or image.shape[1:] != self._shape[1:]:
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f'input "image" of signature "{name}" expects {expected} [?,{self.side},{self.side},3],'
-                f" got {image.dtype} {list(image.shape)}",
+                f'input "image" of signature "{name}" expects {expected} '
+                f"[?,{self.side},{self.side},3], got {image.dtype} {list(image.shape)}",
             )
         response = pb.PredictResponse()
         response.model_spec.name = self.model_name
