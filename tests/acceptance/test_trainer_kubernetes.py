@@ -105,7 +105,7 @@ for path in ("/", "/etc/trainer", "/data", "/image/repository", "/usr"):
 listener = socket.create_server(("0.0.0.0", 8470), backlog=8)
 pathlib.Path("/work", str(index)).write_text("listens")
 import time
-end = time.monotonic() + 20
+end = time.monotonic() + 40
 others = [other for other in range(workers) if other != index]
 for other in others:
     short = f"{job}-{other}.{service}"
@@ -122,7 +122,12 @@ for _ in range(2 * len(others)):
     listener.accept()
 addresses = {entry[4][0] for entry in socket.getaddrinfo(service, 8470)}
 assert len(addresses) == workers, addresses
-print("found", *sorted(addresses))
+print("found", *sorted(addresses), flush=True)
+# whoever ends leaves the Service: nobody may before all have looked
+pathlib.Path("/work", f"found-{index}").write_text("")
+while len(list(pathlib.Path("/work").glob("found-*"))) < workers:
+    assert time.monotonic() < end, "the others do not get on"
+    time.sleep(0.05)
 """
 
 
