@@ -5,7 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("start", "decode", "trainer", "thesis_tables", "balance", "reload_memory", "intake")
+PARTS = (
+    "start",
+    "decode",
+    "trainer",
+    "straight_loop",
+    "two_workers",
+    "thesis_tables",
+    "balance",
+    "reload_memory",
+    "intake",
+)
 
 
 def main() -> int:

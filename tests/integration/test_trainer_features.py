@@ -35,6 +35,7 @@ def cached(
         films(count),
         options.pop("digests", digests(count)),
         folder=folder,
+        batch_size=4,
         space=features.Space(
             network=network.name,
             weights_sha256=network.weights_sha256,

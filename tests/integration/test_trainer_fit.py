@@ -90,7 +90,7 @@ def fresh() -> tuple[np.ndarray, np.ndarray]:
 def test_a_run_tells_its_steps_and_publishes_version_1(run):
     base, events = run
     names = [event["event"] for event in events if event["event"] != "progress"]
-    assert names == ["films", *["epoch"] * 20, "evaluated", "published"]
+    assert names == ["films", "network", *["epoch"] * 20, "evaluated", "published"]
     report = base.with_name("covid19-reports") / "1" / "report.html"
     told = {"version": 1, "path": str(base / "1"), "report": str(report)}
     assert events[-1] == {"event": "published", **told}

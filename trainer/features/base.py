@@ -18,7 +18,7 @@ class Films(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-BATCH: Final = 4
+BATCH: Final = 8
 """Films at once. The first block of VGG16 holds 25 MB of float32 per film, in and out."""
 
 

@@ -16,7 +16,7 @@ from trainer.features.base import BATCH, Films, forward_of, stream
 from trainer.features.cache import Cache, Rows, Space
 
 FILMS_PER_SHARD: Final = 64
-_POLL_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.05
 
 
 def _nothing() -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -126,7 +127,7 @@ def _features(
     base = network.base
     assert base is not None
     shape = tuple(int(side) for side in base.output_shape[1:])
-    meter = Meter(progress, "features")
+    meter, started = Meter(progress, "features"), time.monotonic()
     rows = features.cached(
         base,
         train.Selected(films.tensors, needed),
@@ -148,7 +149,15 @@ def _features(
         ),
         progress=meter,
     )
-    progress("features", {"films": len(rows), "computed": meter.done, "shape": list(shape)})
+    progress(
+        "features",
+        {
+            "films": len(rows),
+            "computed": meter.done,
+            "shape": list(shape),
+            "seconds": round(time.monotonic() - started, 1),
+        },
+    )
     return lambda part: train.Selected(rows, np.searchsorted(needed, part))
 
 

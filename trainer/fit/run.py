@@ -101,6 +101,7 @@ def trained(
         classes = tuple(sorted({case.label for case in films.cases}))
         labels = np.array([classes.index(case.label) for case in films.cases], dtype=np.int64)
         network = _network(config, cluster, classes)
+        tell("network", _described(network))
         checkpoint = _checkpoint(config, network, films, parts, tell)
         learned = learn(
             config,
@@ -195,6 +196,12 @@ def _network(config: FitConfig, cluster: Cluster, classes: tuple[str, ...]) -> n
             fine_tune=config.fine_tune,
             head=config.head,
         )
+
+
+def _described(network: networks.Network) -> dict[str, Any]:
+    trained = sum(int(np.prod(v.shape)) for v in network.trainable.trainable_variables)
+    fixed = 0 if network.base is None else network.base.count_params()
+    return {"name": network.name, "trained_weights": trained, "frozen_weights": fixed}
 
 
 def _checkpoint(
