@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,16 +172,17 @@ def test_the_others_end_with_one_clear_error_when_a_worker_is_killed(card: Path,
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
 def test_no_worker_is_left_when_the_launcher_is_gone(card: Path, tmp_path: Path, how):
     base = tmp_path / "covid19"
-    workers: list[psutil.Process] = []
     with start(command(card, base, "--workers", "2", "--epochs", "100000")) as launcher:
-
-        def end() -> None:
-            workers.extend(workers_of(launcher))
-            launcher.send_signal(how)
-
-        for _ in events(launcher, once("films", end)):
+        assert launcher.stdout is not None
+        while next(events(launcher))["event"] != "films":
             pass
-    assert len(workers) == 2
-    gone, alive = psutil.wait_procs(workers, timeout=60)
-    assert not alive
+        workers = workers_of(launcher)
+        launcher.send_signal(how)
+        # somebody still reads, or they would end because of that
+        reader = threading.Thread(target=launcher.stdout.read, daemon=True)
+        reader.start()
+        gone, alive = psutil.wait_procs(workers, timeout=60)
+        for worker in alive:
+            worker.kill()
+        reader.join()
     assert len(gone) == 2
