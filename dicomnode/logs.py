@@ -56,6 +56,8 @@ def configure(*, level: str = "INFO", json: bool | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # a line that cannot be written would be printed with all that led to it
+    logging.raiseExceptions = False
     # pynetdicom and pydicom print values of data elements at INFO and below, and in warnings
     for chatty in ("pynetdicom", "pydicom", "highdicom", "alembic"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)

@@ -16,6 +16,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from tests.acceptance.node import until
 from tests.conftest import require_program
 
 DOMAIN = "svc.cluster.local"
@@ -51,7 +52,8 @@ class Network:
                 "--local=/cluster.local/",
                 f"--addn-hosts={self._hosts}",
             ),
-            *("--bind-interfaces", f"--listen-address={_SERVER}", "--local-ttl=0", "--pid-file="),
+            *("--bind-interfaces", f"--listen-address={_SERVER}", "--local-ttl=0"),
+            f"--pid-file={folder / 'dnsmasq.pid'}",
         )
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -69,6 +71,7 @@ class Network:
                 stdout=subprocess.DEVNULL,
                 stderr=(self._folder / "dnsmasq.log").open("wb"),
             )
+            self._await_server()
         except BaseException:
             self.__exit__()
             raise
@@ -81,6 +84,17 @@ class Network:
         for name in reversed(self._namespaces):
             run(self._ip, "netns", "del", name)
         self._namespaces.clear()
+
+    def _await_server(self) -> None:
+        """Until its handlers are there: a SIGHUP before that would end it."""
+        written = self._folder / "dnsmasq.pid"
+        until(lambda: written.is_file() and written.read_text(), seconds=20, what="a name server")
+        self._require_server()
+
+    def _require_server(self) -> None:
+        assert self._server is not None
+        log = (self._folder / "dnsmasq.log").read_text()
+        assert self._server.poll() is None, f"the name server has ended: {log}"
 
     def attach(self) -> Machine:
         """A new machine on the switch, with the next address."""
@@ -135,6 +149,7 @@ class Network:
             for address in sorted(addresses)
         ]
         self._hosts.write_text("".join(lines))
+        self._require_server()
         assert self._server is not None
         self._server.send_signal(signal.SIGHUP)  # dnsmasq reads its files again
 

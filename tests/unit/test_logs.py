@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 
 import pytest
 
 from dicomnode.logs import configure, get_logger
-
-
-@pytest.fixture(autouse=True)
-def restored_logging():
-    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    yield
-    logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
 
 
 def test_an_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,4 +37,20 @@ def test_libraries_that_print_header_values_are_silenced(
     configure(json=True, level="DEBUG")
     logging.getLogger("pynetdicom.assoc").error("PatientName: Mustermann")
     logging.getLogger("pydicom").warning("PatientName: Mustermann")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_not_printed_with_its_cause(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standard library would print the whole chain of errors, a patient's row in it."""
+    closed = io.StringIO()
+    closed.close()
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", closed)
+        configure(json=True)
+    try:
+        raise ValueError("Mustermann")
+    except ValueError:
+        logging.getLogger("test").error("the row cannot be stored")
     assert capsys.readouterr().err == ""
