@@ -62,7 +62,7 @@ class FitConfig:
     out: Path
     """The model directory; the new version appears under it as the next number."""
     recipe: Literal["default", "thesis"] = "default"
-    network: str = "tiny"
+    network: str = "vgg16"
     weights: str = "random"
     """`random`, `imagenet` (a download by Keras) or a .h5/.weights.h5 file."""
     alpha: float | None = None

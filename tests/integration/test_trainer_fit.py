@@ -28,6 +28,7 @@ from trainer.export import WARMUP_PATH
 
 tf = pytest.importorskip("tensorflow")
 
+TINY = ("--network", "tiny")
 PROFILE = preprocess.profile_named("unit-rgb-224/1")
 
 
@@ -54,7 +55,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """The model directory after one run, and the events that the run told."""
     base = tmp_path_factory.mktemp("models") / "covid19"
-    done = fit("--data", str(phantoms), "--out", str(base), "--epochs", "20")
+    done = fit("--data", str(phantoms), "--out", str(base), *TINY, "--epochs", "20")
     assert done.returncode == 0, done.stderr
     return base, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -213,7 +214,7 @@ def test_warm_up_requests_are_prediction_logs_for_every_signature(run, signature
 def test_another_run_publishes_the_next_version_and_names_its_parent(few, tmp_path):
     base = tmp_path / "covid19"
     for _ in range(2):
-        options = ("--epochs", "1", "--model-name", "chest")
+        options = (*TINY, "--epochs", "1", "--model-name", "chest")
         done = fit("--data", str(few), "--out", str(base), *options)
         assert done.returncode == 0, done.stderr
     assert registry.versions(base) == (1, 2)

@@ -27,7 +27,7 @@ def run(*arguments: str) -> int:
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
         (["--learning-rate", "0"], "--learning-rate must be above 0"),
         (["--network", "vgg16", "--weights", "gone.h5"], "no such file"),
-        (["--weights", "imagenet"], "--network tiny learns from scratch"),
+        (["--network", "tiny", "--weights", "imagenet"], "--network tiny learns from scratch"),
         (["--progress", "loud"], "loud"),
     ],
 )
@@ -48,7 +48,7 @@ def test_a_missing_folder_ends_with_2(tmp_path: Path, capsys):
 def test_a_network_that_learns_batch_statistics_is_not_shared_out(tmp_path: Path, capsys):
     """The workers refuse; the launcher tells their reason once, and does not try again."""
     options = ("--data", str(tmp_path), "--out", str(tmp_path / "m"), "--workers", "2")
-    assert run("fit", *options) == 2
+    assert run("fit", *options, "--network", "tiny") == 2
     error = capsys.readouterr().err
     assert error.startswith("usage: --network tiny learns batch statistics")
     assert len(error.splitlines()) == 1

@@ -35,10 +35,11 @@ def test_a_recipe_gives_what_nobody_said(tmp_path: Path):
 
 def test_only_tiny_augments_unless_it_is_said(tmp_path: Path):
     said = {"data": tmp_path, "out": tmp_path / "m"}
-    assert fit_config(said).augments
-    assert not fit_config(said | {"network": "vgg16"}).augments
-    assert fit_config(said | {"network": "vgg16", "augment": True}).augments
-    assert not fit_config(said | {"augment": False}).augments
+    tiny = said | {"network": "tiny"}
+    assert not fit_config(said).augments
+    assert fit_config(said | {"augment": True}).augments
+    assert fit_config(tiny).augments
+    assert not fit_config(tiny | {"augment": False}).augments
 
 
 def test_work_and_reports_lie_where_no_server_looks(tmp_path: Path):
@@ -59,7 +60,7 @@ def test_work_and_reports_lie_where_no_server_looks(tmp_path: Path):
         ("[fit]\nnetwork = 'resnet'", r"--network must be one of"),
         ("[fit]\nhead = 'big'", r"--head must be one of thesis, pooled"),
         ("[fit]\ntest_fraction = 1.0", r"--test-fraction must lie between 0 and 1, got 1.0"),
-        ("[fit]\nfine_tune = 3", r"tiny is trained as a whole"),
+        ("[fit]\nnetwork = 'tiny'\nfine_tune = 3", r"tiny is trained as a whole"),
         ("[experiment]\nnam = 'x'", r"experiment\.nam is not a setting; did you mean name\?"),
         ("[fit", r"is not TOML"),
     ],

@@ -27,7 +27,7 @@ def fit(
         Path | None, typer.Option("--out", "--base", help="The model directory.")
     ] = None,
     recipe: Annotated[_Text, _option(f"One of {', '.join(RECIPES)}. [default: default]")] = None,
-    network: Annotated[_Text, _option(f"One of {', '.join(NETWORKS)}. [default: tiny]")] = None,
+    network: Annotated[_Text, _option(f"One of {', '.join(NETWORKS)}. [default: vgg16]")] = None,
     weights: Annotated[_Text, _option("random, imagenet, or a Keras .h5 file.")] = None,
     alpha: Annotated[
         _Number, _option("Width of a MobileNet [default: from the file, or 1].")
