@@ -68,13 +68,15 @@ def _compare(location: Path, folder: Path, batch_size: int) -> None:
             shape=network.base.output_shape[1:],
         ),
     )
+    constant, head = features.parted(network.head)
+    pooled = features.applied(constant, rows)
     computed = Moment()
 
     def part(indices: Any) -> train.Part:
-        return train.Part(inputs=train.Selected(rows, indices), labels=labels[indices])
+        return train.Part(inputs=train.Selected(pooled, indices), labels=labels[indices])
 
     train.train(
-        network.trainable,
+        head,
         part(parts.training),
         part(parts.test),
         epochs=EPOCHS,
@@ -85,13 +87,13 @@ def _compare(location: Path, folder: Path, batch_size: int) -> None:
         keep="last",
     )
     ended = Moment()
-    once, head, ours = computed - started, ended - computed, ended - started
+    once, epochs, ours = computed - started, ended - computed, ended - started
     print(f"{len(films.cases)} films, batch {batch_size}, {len(os.sched_getaffinity(0))} cores")
     for number, kind in enumerate(("on the wall", "of processor time")):
         epoch = straight[number]
         print(
             f"{kind}: straight loop {epoch:.1f} s an epoch, {epoch * EPOCHS:.0f} s for {EPOCHS}; "
-            f"features once {once[number]:.1f} s, {EPOCHS} epochs {head[number]:.1f} s: "
+            f"features once {once[number]:.1f} s, {EPOCHS} epochs {epochs[number]:.1f} s: "
             f"{epoch * EPOCHS / ours[number]:.1f} times less",
             flush=True,
         )

@@ -129,3 +129,22 @@ def test_bfloat16_differs_by_its_mantissa_and_keeps_the_order(network, tmp_path:
     flat = [rows.reshape(12, -1) - rows.reshape(12, -1).mean(0) for rows in (exact, short)]
     alike = (flat[0] * flat[1]).sum(1) / np.prod([np.linalg.norm(f, axis=1) for f in flat], axis=0)
     assert alike.min() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["thesis", "pooled"])
+def test_a_head_is_parted_before_its_first_weight_or_dropout(kind):
+    network = networks.build(
+        "mobilenet", weights="random", classes=2, seed=1, head=kind, alpha=0.25
+    )
+    maps = np.random.default_rng(1).random((40, *network.head.input_shape[1:]), dtype=np.float32)
+    constant, rest = features.parted(network.head)
+    assert constant.weights == []
+    assert [id(v) for v in rest.trainable_variables] == [
+        id(v) for v in network.head.trainable_variables
+    ]
+    pooled = features.applied(constant, maps)
+    assert pooled.shape == (40, 256)
+    np.testing.assert_allclose(rest(pooled).numpy(), network.head(maps).numpy(), atol=1e-6)
+    again, whole = features.parted(rest)
+    assert again is None
+    assert whole is rest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from trainer.features.base import compute, in_dtype
 from trainer.features.cache import Rows, Space
+from trainer.features.head import applied, parted
 from trainer.features.run import Share, cached
 
-__all__ = ["Rows", "Share", "Space", "cached", "compute", "in_dtype"]
+__all__ = ["Rows", "Share", "Space", "applied", "cached", "compute", "in_dtype", "parted"]

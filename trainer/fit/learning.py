@@ -56,16 +56,20 @@ def learn(
     thesis = config.recipe == "thesis"
     watched = parts.test if thesis else parts.validation
     base, live = network.base, network.base is not None and config.augments
+    model = network.trainable
     if base is None:
         inputs_of = _films(films)
     else:
         needed = np.arange(len(films.cases))
         if live:
             needed = np.union1d(parts.validation, parts.test)
-        inputs_of = _features(config, network, films, needed, cluster, progress)
+        rows = _features(config, network, films, needed, cluster, progress)
+        if network.tail is None and not live:
+            rows, model = _pooled(rows, network.head)
+        inputs_of = _placed(rows, needed)
     seen = _films(films) if live else inputs_of
     history = train.train(
-        network.trainable,
+        model,
         train.Part(inputs=seen(parts.training), labels=labels[parts.training]),
         train.Part(inputs=inputs_of(watched), labels=labels[watched]),
         epochs=config.epochs,
@@ -85,7 +89,7 @@ def learn(
     )
 
     def predicted(part: NDArray[np.intp]) -> NDArray[np.float64]:
-        return train.predict(network.trainable, inputs_of(part), cluster=cluster)
+        return train.predict(model, inputs_of(part), cluster=cluster)
 
     return Learned(
         validation=predicted(parts.validation),
@@ -122,8 +126,8 @@ def _features(
     needed: NDArray[np.intp],
     cluster: Cluster,
     progress: Progress,
-) -> Callable[[NDArray[np.intp]], train.Inputs]:
-    """The features of the films `needed`, to be asked for by the films' numbers."""
+) -> train.Inputs:
+    """The features of the films `needed`, in their order."""
     base = network.base
     assert base is not None
     shape = tuple(int(side) for side in base.output_shape[1:])
@@ -158,6 +162,19 @@ def _features(
             "seconds": round(time.monotonic() - started, 1),
         },
     )
+    return rows
+
+
+def _pooled(rows: train.Inputs, head: Any) -> tuple[train.Inputs, Any]:
+    """What the head makes of the features before anything is trained, and the rest of it."""
+    constant, rest = features.parted(head)
+    return (rows, head) if constant is None else (features.applied(constant, rows), rest)
+
+
+def _placed(
+    rows: train.Inputs, needed: NDArray[np.intp]
+) -> Callable[[NDArray[np.intp]], train.Inputs]:
+    """Rows of the films `needed`, to be asked for by the films' numbers."""
     return lambda part: train.Selected(rows, np.searchsorted(needed, part))
 
 
