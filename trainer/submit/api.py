@@ -71,19 +71,23 @@ class Api:
         self._core, self._batch = CoreV1Api(client), BatchV1Api(client)
         self.namespace = namespace
         self._streams: set[Any] = set()
-        self._closed = False
+        self._streams_ended = False
 
     @property
     def host(self) -> str:
         """The API server's address."""
         return str(self._client.configuration.host)
 
-    def close(self) -> None:
-        """End every stream, in whichever thread it is read, and give the connections back."""
-        self._closed = True
+    def end_streams(self) -> None:
+        """End every stream, in whichever thread it is read; new ones end at once."""
+        self._streams_ended = True
         for stream in tuple(self._streams):
             with suppress(OSError, RuntimeError, ValueError):  # it ended by itself just now
                 stream.shutdown()
+
+    def close(self) -> None:
+        """End every stream and give the connections back."""
+        self.end_streams()
         self._client.close()
 
     def create_job(self, job: Object) -> Object:
@@ -186,7 +190,9 @@ class Api:
         rest = b""
         self._streams.add(answer)
         try:
-            for part in () if self._closed else answer.stream(amt=None, decode_content=False):
+            for part in (
+                () if self._streams_ended else answer.stream(amt=None, decode_content=False)
+            ):
                 *whole, rest = (rest + part).split(b"\n")
                 for line in whole:
                     if line.strip():

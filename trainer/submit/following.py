@@ -29,6 +29,7 @@ from trainer.submit.watching import (
 Tell = Callable[[str, dict[str, Any]], None]
 
 _LOG_END_SECONDS: Final = 10.0
+_THREADS_END_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 5.0
 """How long nothing may be seen before the threads that look are looked after."""
 _MARGIN_SECONDS: Final = 600.0
@@ -102,12 +103,21 @@ class Following:
                 self._wait()
             self._hear_out()
         finally:
-            self._stop.set()
+            self._end_threads()
         self._tell(
             "finished", {"job": name, "result": "succeeded" if ended.succeeded else "failed"}
         )
         if not ended.succeeded:
             raise self._failure(ended)
+
+    def _end_threads(self) -> None:
+        """Not left to the interpreter's end: a thread that wakes up there aborts the process."""
+        self._stop.set()
+        self._api.end_streams()
+        end = time.monotonic() + _THREADS_END_SECONDS
+        for thread in (*self._watchers, *self._followers.values()):
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _outcome(self) -> progress.Outcome | None:
         return None if self._job is None else progress.outcome(self._job)
