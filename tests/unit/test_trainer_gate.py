@@ -120,7 +120,7 @@ def test_the_order_of_the_films_and_the_number_of_resamples_in_memory_change_not
     truth = np.array(TRUTH)
     first, second = answers(truth, 2, 1), answers(truth, 1.5, 2)
     whole = difference(truth, first, second, np.arange(120), resamples=300, seed=3)
-    monkeypatch.setattr("trainer.gate.paired._CELLS", 1000)
+    monkeypatch.setattr("trainer.evaluate.ranking._CELLS", 1000)
     assert difference(truth, first, second, np.arange(120), resamples=300, seed=3) == whole
 
 
