@@ -90,6 +90,9 @@ class FitConfig:
     """Of the patients, held out until the end."""
     validation_fraction: float = 0.2
     """Of the remaining patients; the threshold and the epoch are chosen on them."""
+    minimum_sensitivity: float | None = None
+    """The threshold with the best specificity that reaches it on the validation part; None takes
+    the largest Youden index."""
     prevalence: float | None = None
     """At which the predictive values are told; None means that of the test part."""
     strict: bool = False
@@ -135,6 +138,10 @@ class FitConfig:
             problems.append(
                 f"--weights must be random, imagenet or a file, got {self.weights!r} (no such file)"
             )
+        if self.recipe == "thesis" and self.minimum_sensitivity is not None:
+            problems.append(
+                "--recipe thesis has its threshold at 0.5; leave --minimum-sensitivity out"
+            )
         if not (self.data.is_dir() or (self.data.suffix == ".csv" and self.data.is_file())):
             problems.append(
                 f"--data must be a folder or the .csv of a manifest, got {str(self.data)!r}"
@@ -176,6 +183,7 @@ class FitConfig:
                 ("test-fraction", self.test_fraction),
                 ("validation-fraction", self.validation_fraction),
                 ("prevalence", prevalence),
+                ("minimum-sensitivity", self.minimum_sensitivity),
             )
             if value is not None and not 0 < value < 1
         ]

@@ -231,10 +231,12 @@ def test_a_frozen_backbone_learns_from_real_films_and_reports_each_source(shared
     done = fit(
         *("--data", str(shared_data / "cxr"), "--out", str(base)),
         *("--network", "mobilenet_v2", "--weights", str(weights), "--epochs", "10"),
+        *("--minimum-sensitivity", "0.95"),
     )
     assert done.returncode == 0, done.stderr
     card = registry.read_card(base, 1)
     assert card.metrics["auc"]["value"] > 0.7
+    assert "best specificity with sensitivity >= 0.95" in card.threshold.rule
     rows = {row["source"]: row for row in card.per_source}
     assert len(rows) > 2
     assert any(row["auc"] is None for row in rows.values()), "a source with one label has no AUC"

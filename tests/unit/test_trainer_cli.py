@@ -28,6 +28,11 @@ def run(*arguments: str) -> int:
         (["--learning-rate", "0"], "--learning-rate must be above 0"),
         (["--network", "vgg16", "--weights", "gone.h5"], "no such file"),
         (["--network", "tiny", "--weights", "imagenet"], "--network tiny learns from scratch"),
+        (["--minimum-sensitivity", "95"], "--minimum-sensitivity must lie between 0 and 1"),
+        (
+            ["--recipe", "thesis", "--minimum-sensitivity", "0.95"],
+            "--recipe thesis has its threshold at 0.5",
+        ),
         (["--progress", "loud"], "loud"),
     ],
 )

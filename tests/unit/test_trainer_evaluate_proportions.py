@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.errors import UsageError
 from trainer.evaluate import Rule, choose_threshold
 from trainer.evaluate.proportions import (
     confusion,
@@ -182,17 +181,3 @@ def test_a_sensitivity_rule_is_kept_at_the_best_specificity(seed, minimum):
 
 def test_without_films_of_both_labels_the_threshold_is_a_half():
     assert choose_threshold(np.array([True, True]), np.array([0.2, 0.3])) == 0.5
-
-
-def test_a_rule_is_read_from_text():
-    assert Rule.parse("youden") == Rule()
-    assert Rule.parse("sensitivity >= 0.95") == Rule(minimum_sensitivity=0.95)
-    assert "sensitivity >= 0.95" in Rule.parse("sensitivity>=0.95").sentence
-
-
-@pytest.mark.parametrize(
-    "text", ["", "best", "sensitivity>=0", "sensitivity>=1.2", "sensitivity>=1..0"]
-)
-def test_a_rule_that_nobody_knows_is_a_usage_error(text):
-    with pytest.raises(UsageError, match="must be 'youden' or 'sensitivity>=X'"):
-        Rule.parse(text)

@@ -47,6 +47,9 @@ def fit(
     model_name: Annotated[_Text, _option("[default: the name of the model directory]")] = None,
     test_fraction: Annotated[_Number, _option("Of the patients [default: 0.2].")] = None,
     validation_fraction: Annotated[_Number, _option("Of the others [default: 0.2].")] = None,
+    minimum_sensitivity: Annotated[
+        _Number, _option("That the threshold has to reach [default: the largest Youden index].")
+    ] = None,
     prevalence: Annotated[_Number, _option("For the predictive values.")] = None,
     strict: Annotated[bool | None, _option("Stop at a film that cannot be used.")] = None,
     strategy: Annotated[_Text, _option("local, direct or kubernetes [default: local].")] = None,
@@ -82,6 +85,7 @@ def fit(
         "model_name": model_name,
         "test_fraction": test_fraction,
         "validation_fraction": validation_fraction,
+        "minimum_sensitivity": minimum_sensitivity,
         "prevalence": prevalence,
         "strict": strict,
         "strategy": strategy,

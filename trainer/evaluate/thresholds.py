@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.errors import UsageError
 from trainer.evaluate.predictions import Scores, Truth
 
 
@@ -20,23 +18,6 @@ class Rule:
     """
 
     minimum_sensitivity: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Rule:
-        """`youden`, or `sensitivity>=0.95`. Raises `UsageError`."""
-        if text.strip().lower() == "youden":
-            return cls()
-        found = re.fullmatch(r"\s*sensitivity\s*>=\s*([0-9.]+)\s*", text)
-        try:
-            value = float(found.group(1)) if found else -1.0
-        except ValueError:
-            value = -1.0
-        if not 0 < value <= 1:
-            raise UsageError(
-                "the rule of the threshold must be 'youden' or 'sensitivity>=X' with X above 0 "
-                f"and at most 1, got {text!r}"
-            )
-        return cls(minimum_sensitivity=value)
 
     @property
     def sentence(self) -> str:

@@ -244,7 +244,12 @@ def _assessed(
             training=training,
         )
     return evaluate.assess(
-        validation, test, prevalence=config.prevalence, seed=config.seed, training=training
+        validation,
+        test,
+        prevalence=config.prevalence,
+        seed=config.seed,
+        rule=evaluate.Rule(minimum_sensitivity=config.minimum_sensitivity),
+        training=training,
     )
 
 
