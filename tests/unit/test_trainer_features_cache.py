@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from trainer.features.cache import Cache, Space
+from trainer.features.cache import Cache, Space, trim
 
 SPACE = Space(
     network="vgg16", weights_sha256="w", profile="unit-rgb-224/1", dtype="float32", shape=(2, 3)
@@ -91,3 +93,18 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         Cache(tmp_path, SPACE, []).write(films(1), features(1))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_shard_that_nobody_used_for_a_quarter_of_a_year_is_removed(tmp_path: Path):
+    other = replace(SPACE, profile="unit-rgb-299/1")
+    Cache(tmp_path, SPACE, []).write(films(1), features(1))
+    Cache(tmp_path, other, []).write(films(1), features(1))
+    long_ago = time.time() - 100 * 86_400
+    for shard in tmp_path.glob("*/*"):
+        os.utime(shard, (long_ago, long_ago))
+    used = Cache(tmp_path, SPACE, films(1))
+    used.missing()
+    used.rows()
+    trim(tmp_path)
+    assert not Cache(tmp_path, SPACE, films(1)).missing().any(), "it was used a moment ago"
+    assert Cache(tmp_path, other, films(1)).missing().all()

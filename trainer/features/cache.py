@@ -9,7 +9,8 @@ of some films each, that never change::
 The header names the films by the SHA-256 of their files, and the SHA-256 of the rows. A shard
 is written under another name and renamed. One that is damaged is thrown away when it is found,
 and its films are computed again. Rows are read through memory maps: a set may be larger than
-the memory.
+the memory. A shard that no run has used for a quarter of a year is removed: a network or a
+profile that nobody trains any more must not fill the disk.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import hashlib
 import json
 import os
 import struct
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +33,7 @@ _MAGIC: Final = b"dnfeat1\n"
 _SUFFIX: Final = ".features"
 _ALIGNMENT: Final = 64
 _MAXIMUM_HEADER: Final = 16_000_000
+_KEPT_SECONDS: Final = 90 * 86_400.0
 
 Features = NDArray[np.float32]
 
@@ -132,17 +136,27 @@ class Cache:
             scratch.unlink(missing_ok=True)
 
     def rows(self) -> Rows:
-        """Of all films; `missing` must have said that none is."""
+        """Of all films; `missing` must have said that none is. Marks the shards as used."""
         maps: list[Features] = []
         where: dict[str, tuple[int, int]] = {}
-        for found in self._read.values():
+        for path, found in self._read.items():
             if found is None:
                 continue
+            with suppress(FileNotFoundError):  # mapped already, so it is read all the same
+                os.utime(path)
             films, features = found
             where |= {film: (len(maps), row) for row, film in enumerate(films)}
             maps.append(features)
         places = np.array([where[digest] for digest in self._digests], dtype=np.intp)
         return Rows(maps=tuple(maps), shard=places[:, 0], row=places[:, 1])
+
+
+def trim(folder: Path) -> None:
+    """Remove the shards below `folder`, of every space, that no run has used for long."""
+    for path in folder.glob(f"*/*{_SUFFIX}"):
+        with suppress(FileNotFoundError):  # another run was quicker
+            if path.stat().st_mtime < time.time() - _KEPT_SECONDS:
+                path.unlink()
 
 
 def _opened(

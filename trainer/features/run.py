@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trainer.errors import PeerLost
 from trainer.features.base import BATCH, Films, forward_of, stream
-from trainer.features.cache import Cache, Rows, Space
+from trainer.features.cache import Cache, Rows, Space, trim
 
 FILMS_PER_SHARD: Final = 64
 _POLL_SECONDS: Final = 0.05
@@ -78,7 +78,9 @@ def cached(
         cache.write([digests[film] for film in chosen], features)
         share.check()
     _wait(cache, share)
-    return cache.rows()
+    rows = cache.rows()
+    trim(folder)
+    return rows
 
 
 def _wait(cache: Cache, share: Share) -> None:
