@@ -78,9 +78,9 @@ def cached(
         cache.write([digests[film] for film in chosen], features)
         share.check()
     _wait(cache, share)
-    rows = cache.rows()
+    found = cache.rows()
     trim(folder)
-    return rows
+    return found
 
 
 def _wait(cache: Cache, share: Share) -> None:
