@@ -19,7 +19,15 @@ from tests.acceptance.node import until
 from tests.conftest import ROOT
 from tests.integration.kube_api import NAMESPACE, KubeApi, kube_api, what
 from trainer.errors import NothingToDo, TrainerError
-from trainer.submit import ClusterError, Options, SubmitSettings, submit, toml, watching
+from trainer.submit import (
+    CandidateRefused,
+    ClusterError,
+    Options,
+    SubmitSettings,
+    submit,
+    toml,
+    watching,
+)
 from trainer.submit.settings import parse
 
 
@@ -174,6 +182,34 @@ def test_a_program_that_finds_nothing_to_do_makes_the_same_of_the_submission(
     api.end_pod(pods[1], code=143)  # SIGTERM: the cluster ends the rest of a failed Job
     api.end_job("Failed", "PodFailurePolicy", "exit code 3")
     assert isinstance(run.result(), NothingToDo)
+
+
+REASON = "the AUC of the candidate is 0.71, that of version 3 is 0.84"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_candidate_that_the_gate_refused_is_a_result_and_no_failure(
+    api: KubeApi, tmp_path: Path, workers: int
+):
+    """
+    Among several workers exit code 1 may be a lost peer: the chief starts again and finds
+    nothing to do. The first one's words count.
+    """
+    run = Submission(api, tmp_path, workers=workers)
+    pods = [api.start_pod(index) for index in range(workers)]
+    run.await_told("pods")
+    for pod in pods[1:]:
+        api.end_pod(pod)
+    api.end_pod(pods[0], code=1, message=f"version 3 goes on\nrefused: {REASON}\n")
+    if workers > 1:
+        again = api.start_pod(0)
+        api.end_pod(again, code=3, message="nothing_to_do: the run run is over (refused)")
+    api.end_job("Failed", "PodFailurePolicy", "the program said so")
+    error = run.result()
+    assert isinstance(error, CandidateRefused)
+    assert (error.code, str(error)) == ("refused", REASON)
+    assert run.facts("finished") == [{"job": "run", "result": "failed", "outcome": "refused"}]
+    assert nothing_left(api)
 
 
 def test_wrong_settings_are_a_failure_and_no_lack_of_work(api: KubeApi, tmp_path: Path):
@@ -387,14 +423,19 @@ def test_a_job_that_somebody_removes_ends_the_waiting(api: KubeApi, tmp_path: Pa
 class Command:
     """The real command as a subprocess."""
 
-    def __init__(self, api: KubeApi, folder: Path, *options: str) -> None:
+    def __init__(
+        self, api: KubeApi, folder: Path, *options: str, through: tuple[str, ...] = ()
+    ) -> None:
         config = folder / "submit.toml"
         run = example(kubeconfig=str(api.kubeconfig(folder)), workers=1)
         tables = {"cluster": run.cluster.model_dump(exclude_defaults=True), **run.run.tables}
         tables["cluster"]["claims"] = [dict(claim) for claim in tables["cluster"]["claims"]]
         config.write_text(toml.dumps(tables))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer", "submit", "--config", str(config), *options],
+            [
+                *through,
+                *(sys.executable, "-m", "trainer", "submit", "--config", str(config), *options),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -418,6 +459,30 @@ def test_the_command_ends_with_0_and_tells_json_lines(api: KubeApi, tmp_path: Pa
     assert {"event": "log", "line": "epoch 1"} in told
     assert told[0] == {"event": "created", "job": "run", "namespace": NAMESPACE}
     assert told[-1] == {"event": "removed", "job": "run"}
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"), [(f"refused: {REASON}", "refused"), ("data: no film is left", "failed")]
+)
+def test_a_refusal_reaches_prometheus_as_one_and_a_failure_as_a_failure(
+    api: KubeApi, tmp_path: Path, said: str, outcome: str
+):
+    """
+    As the CronJob runs it: the command within the program that writes for node_exporter.
+    """
+    script, told = ROOT / "deploy" / "monitoring" / "retrain_textfile.py", tmp_path / "retrain.prom"
+    through = (sys.executable, str(script), str(told), "--")
+    command = Command(api, tmp_path, "--json", through=through)
+    pod = api.start_pod(0)
+    api.say(pod, said)
+    api.end_pod(pod, code=1, message=said)
+    api.end_job("Failed", "PodFailurePolicy", "Container trainer failed with exit code 1")
+    code, _, err = command.ended()
+    assert code == 1
+    assert (err == f"{said}\n") is (outcome == "refused")
+    (line,) = [each for each in told.read_text().splitlines() if each.endswith("} 1")]
+    assert line == f'dicomnode_retrain_last_outcome{{outcome="{outcome}"}} 1'
+    assert ("last_success" in told.read_text()) is (outcome == "refused")
 
 
 def test_the_command_ends_with_1_when_the_job_failed(api: KubeApi, tmp_path: Path):

@@ -104,6 +104,24 @@ def test_the_last_lines_of_a_failed_worker_are_kept_few():
 
 
 @pytest.mark.parametrize(
+    ("index", "code", "message", "reasons"),
+    [
+        (0, 1, "version 1 goes on\nrefused: AUC fell\nrefused: too few", ("AUC fell", "too few")),
+        (0, 1, "peer_lost: worker 1 is gone", ()),
+        (0, 1, "note: it was refused: once", ()),  # the words are no reason unless they begin it
+        (0, 137, "refused: AUC fell", ()),
+        (1, 1, "refused: AUC fell", ()),
+    ],
+)
+def test_a_refusal_is_the_chiefs_and_has_its_reasons(
+    index: int, code: int, message: str, reasons: tuple[str, ...]
+):
+    ended = {"exitCode": code, "message": message}
+    found = progress.workers([pod(index, "Failed", terminated=ended)])
+    assert progress.refusal(found) == reasons
+
+
+@pytest.mark.parametrize(
     ("conditions", "expected"),
     [
         (None, None),

@@ -10,13 +10,14 @@ without it.
 
 from __future__ import annotations
 
-from trainer.submit.errors import ClusterError
+from trainer.submit.errors import CandidateRefused, ClusterError
 from trainer.submit.following import Options
 from trainer.submit.manifests import Manifests, generated_name, render
 from trainer.submit.settings import Claim, ClusterSettings, Run, SubmitSettings, load
 from trainer.submit.submission import submit
 
 __all__ = [
+    "CandidateRefused",
     "Claim",
     "ClusterError",
     "ClusterSettings",

@@ -3,6 +3,7 @@
 ::
 
     TrainerError
+    ├── CandidateRefused     the gate kept the candidate: a result, no failure   exit code 1
     └── ClusterError         the cluster refused, was lost, or the Job failed    exit code 1
         ├── Refused              the API server said no, for good
         ├── NameTaken            an object of that name is there already
@@ -13,6 +14,15 @@
 from __future__ import annotations
 
 from trainer.errors import TrainerError
+
+
+class CandidateRefused(TrainerError):
+    """The retraining ran as it should, and its gate published nothing.
+
+    Exit code 1, as of `trainer retrain`; what tells it from a failure is the code.
+    """
+
+    code = "refused"
 
 
 class ClusterError(TrainerError):

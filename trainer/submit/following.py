@@ -13,7 +13,7 @@ from typing import Any, Final
 from trainer.errors import NothingToDo, UsageError
 from trainer.submit import progress
 from trainer.submit.api import Api
-from trainer.submit.errors import ClusterError, Unreachable
+from trainer.submit.errors import CandidateRefused, ClusterError, Unreachable
 from trainer.submit.pods import Object, selector
 from trainer.submit.settings import ClusterSettings
 from trainer.submit.watching import (
@@ -78,7 +78,10 @@ class Following:
         self._watchers: tuple[Watcher, ...] = ()
 
     def run(self) -> None:
-        """Return when the Job succeeded; raises `ClusterError` or `NothingToDo` otherwise."""
+        """Return when the Job succeeded.
+
+        Raises `ClusterError`, `CandidateRefused` or `NothingToDo` otherwise.
+        """
         api, name, pods = self._api, self._name, self._selector
         self._watchers = (
             Watcher(
@@ -104,11 +107,14 @@ class Following:
             self._hear_out()
         finally:
             self._end_threads()
-        self._tell(
-            "finished", {"job": name, "result": "succeeded" if ended.succeeded else "failed"}
-        )
-        if not ended.succeeded:
-            raise self._failure(ended)
+        facts = {"job": name, "result": "succeeded" if ended.succeeded else "failed"}
+        error = None if ended.succeeded else self._failure(ended)
+        if isinstance(error, CandidateRefused):
+            # as `trainer retrain --json` says it: to Kubernetes the Job failed, to us it did not
+            facts["outcome"] = "refused"
+        self._tell("finished", facts)
+        if error is not None:
+            raise error
 
     def _end_threads(self) -> None:
         """Not left to the interpreter's end: a thread that wakes up there aborts the process."""
@@ -229,6 +235,9 @@ class Following:
 
     def _failure(self, ended: progress.Outcome) -> Exception:
         failed = list(self._failed.values())
+        reasons = progress.refusal(failed)
+        if reasons:
+            return CandidateRefused("; ".join(reasons))
         codes = {worker.exit_code for worker in failed}
         # the others were ended by the cluster, or lost their peer
         by_policy = ended.reason == "PodFailurePolicy" and UsageError.exit_code not in codes

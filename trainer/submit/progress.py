@@ -9,7 +9,10 @@ from typing import Any, Final
 Object = Mapping[str, Any]
 
 INDEX: Final = "batch.kubernetes.io/job-completion-index"
+REFUSED: Final = "refused: "
+"""What `trainer retrain` puts before each reason of its gate, as its last words."""
 _MESSAGE_LINES: Final = 20
+_FAILED: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,21 @@ def chief(found: Iterable[Worker]) -> Worker | None:
     """The newest pod of index 0 whose program has started."""
     started = [worker for worker in found if worker.index == 0 and worker.started]
     return started[-1] if started else None
+
+
+def refusal(found: Iterable[Worker]) -> tuple[str, ...]:
+    """The reasons for which a chief's gate kept the candidate; none when there was no refusal.
+
+    They are in the pod's status, which stays when its log cannot be read. Among several workers
+    the chief is started once more after them, and then finds nothing to do.
+    """
+    return tuple(
+        line.removeprefix(REFUSED)
+        for worker in found
+        if worker.index == 0 and worker.exit_code == _FAILED
+        for line in worker.last_lines
+        if line.startswith(REFUSED)
+    )
 
 
 def outcome(job: Object) -> Outcome | None:

@@ -24,8 +24,8 @@ def submit(settings: SubmitSettings, name: str, options: Options, tell: Tell) ->
     Tells `created`, `pods` (when their phases change), `waiting` (why one does not start),
     `failed` (a worker that ended badly), `log` (the chief's lines) and `finished`. Whatever
     happens, an interrupt included, the objects are removed unless `options.keep`. Raises
-    `ClusterError` when the Job failed or the cluster refused or was lost, `NothingToDo` when
-    the program said so.
+    `ClusterError` when the Job failed or the cluster refused or was lost, `CandidateRefused` and
+    `NothingToDo` when the program said so.
     """
     manifests = render(settings, name, submission=secrets.token_hex(8))
     with contextlib.closing(connect(settings.cluster)) as api:
