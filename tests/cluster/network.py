@@ -128,6 +128,12 @@ class Network:
         self._records.setdefault(name, set()).add(address)
         self._publish()
 
+    def records(self, name: str, addresses: set[str]) -> None:
+        """The A records of a name, in the place of those that it had; none: it is unknown."""
+        if self._records.get(name, set()) != addresses:
+            self._records[name] = set(addresses)
+            self._publish()
+
     def resolv_conf(self, namespace: str) -> str:
         """What the kubelet would write for a pod of this namespace of Kubernetes."""
         return (
