@@ -29,6 +29,8 @@ EXAMPLE = DEPLOY / "examples" / "training-submit.toml"
 
 VARIANTS = {
     **{name: (name, ()) for name in OVERLAYS},
+    "single-node with backup": ("single-node", ("backup",)),
+    "k3s-jetson with backup": ("k3s-jetson", ("backup",)),
     "k3s-jetson with workers": ("k3s-jetson", ("training-workers",)),
     "k3s-amd64 with TensorFlow Serving": ("k3s-amd64", ("tensorflow-serving", "gpu-check")),
 }
@@ -145,12 +147,11 @@ def cluster(variant: str) -> Cluster:
         for path in source.iterdir():
             (here / path.name).write_text(path.read_text())
         document = yaml.safe_load((here / "kustomization.yaml").read_text())
-        *components, site = document["components"]
-        document["components"] = [
-            *components,
-            *(f"../../components/{name}" for name in further),
-            site,
-        ]
+        storage, *components, site = document["components"]
+        added = {name: f"../../components/{name}" for name in further}
+        # where the comment stands that offers it: components/postgres patches it
+        backup = [added.pop("backup")] if "backup" in added else []
+        document["components"] = [storage, *backup, *components, *added.values(), site]
         if "training-workers" in further:
             document["configMapGenerator"] += [{"name": "submit-config", "files": ["submit.toml"]}]
             document["patches"].remove({"path": "retrain.yaml"})

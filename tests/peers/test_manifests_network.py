@@ -17,6 +17,7 @@ BESIDE_PACS = Outside("beside the pacs", "10.0.30.11")
 # site.yaml lets nobody ask over REST: an address that no packet comes from
 REST_CLIENT = Outside("rest client", "192.0.2.1")
 SERVER = Outside("api server", "10.0.10.11")
+BACKUP_SERVER = "10.0.10.12"
 INTERNET = Outside("internet", "8.8.8.8")
 DNS = Pod("dns", {"k8s-app": "kube-dns"}, namespace="kube-system")
 STRANGER = Pod("stranger", {"app.kubernetes.io/part-of": "dicomnode"})
@@ -65,11 +66,21 @@ RETRAIN_ON_POSTGRES: set[Flow] = {
     ("retrain", "dns", "UDP 53"),
     ("retrain", "dns", "TCP 53"),
 }
+BACKUP_ON_POSTGRES: set[Flow] = {
+    ("backup", "database", "TCP 5432"),
+    ("backup", "dns", "UDP 53"),
+    ("backup", "dns", "TCP 53"),
+}
 SUBMIT: set[Flow] = {("submit", "api server", "TCP 6443")}
 
 FLOWS: dict[str, set[Flow]] = {
     "single-node": BASE | MONITORING,
+    # SQLite is a file: nobody is asked, and nobody may be
+    "single-node with backup": BASE | MONITORING,
     "k3s-jetson": BASE | MONITORING | POSTGRES | RETRAIN_ON_POSTGRES,
+    "k3s-jetson with backup": (
+        BASE | MONITORING | POSTGRES | RETRAIN_ON_POSTGRES | BACKUP_ON_POSTGRES
+    ),
     "k3s-jetson with workers": BASE | MONITORING | POSTGRES | SUBMIT,
     "k3s-amd64": BASE | MONITORING | POSTGRES | SUBMIT,
     "k3s-amd64 with TensorFlow Serving": BASE | MONITORING | POSTGRES | SUBMIT,
@@ -134,7 +145,8 @@ def test_no_policy_keeps_an_address_that_an_overlay_should_have_replaced(variant
     for policy in cluster(variant).of("NetworkPolicy"):
         assert "192.0.2.0/32" not in str(policy), policy["metadata"]["name"]
     for volume in cluster(variant).of("PersistentVolume"):
-        assert volume["spec"]["nfs"]["server"] == SERVER.address
+        backup = volume["metadata"]["name"] == "dicomnode-backup"
+        assert volume["spec"]["nfs"]["server"] == (BACKUP_SERVER if backup else SERVER.address)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def test_every_command_of_ours_is_one_that_the_program_takes() -> None:
     seen = set()
     for _, _, given in every_container():
         command = list(given.get("command", []))
-        if "--" in command:  # retrain_textfile.py FILE -- COMMAND
+        if "--" in command:  # retrain_textfile.py FILE -- COMMAND, nightly.py ... -- COMMAND
             command = command[command.index("--") + 1 :]
         if command and command[0] in ("dicomnode", "trainer"):
             if command[1] != "model-server":  # its flags are parsed by `model_server` above
@@ -40,6 +41,7 @@ def test_every_command_of_ours_is_one_that_the_program_takes() -> None:
             seen.add(" ".join(command[:2]))
     assert seen == {
         "dicomnode serve",
+        "dicomnode backup",
         "dicomnode model-server",
         "trainer retrain",
         "trainer submit",
@@ -62,6 +64,42 @@ def test_the_retraining_tells_how_it_went_where_node_exporter_looks(variant: str
         volume = mounts[str(written.parent)]
         (source,) = [each for each in template.spec["volumes"] if each["name"] == volume]
         assert source["persistentVolumeClaim"]["claimName"] == "work"
+
+
+@pytest.mark.parametrize("variant", ["single-node with backup", "k3s-jetson with backup"])
+def test_the_backup_has_a_folder_of_its_own_and_tells_how_it_went(variant: str) -> None:
+    found = cluster(variant)
+    template = found.template("backup")
+    given = container(template)
+    interpreter, script, *_ = given["command"]
+    theirs = given["command"]
+    ours = itertools.takewhile(lambda word: word != "--", theirs)
+    asked = dict(word.removeprefix("--").split("=") for word in ours if word.startswith("--"))
+    assert interpreter == "python3"
+    assert Path(script).name in found.one("ConfigMap", "backup-nightly")["data"]
+    assert int(asked["keep"]) > 1
+    target, config = theirs[theirs.index("backup") + 1], theirs[theirs.index("--config") + 1]
+    sources = {each["name"]: each for each in template.spec["volumes"]}
+    mounts = {each["mountPath"]: each for each in given["volumeMounts"]}
+
+    def claim(path: str) -> str:
+        return str(sources[mounts[path]["name"]]["persistentVolumeClaim"]["claimName"])
+
+    assert claim(target) == "backup"
+    assert claim(str(Path(asked["tell"]).parent)) == "work", "which the exporter reads"
+    assert claim("/var/lib/dicomnode") == "store"
+    assert claim("/models") == "models"
+    assert mounts["/models"]["readOnly"] is True
+    assert mounts[str(Path(config).parent)]["readOnly"] is True
+    # SQLite's readers write its locks; with PostgreSQL nothing of the store is written
+    shared = "DICOMNODE_STORAGE__DATABASE_URL" in {each["name"] for each in given["env"]}
+    assert mounts["/var/lib/dicomnode"].get("readOnly", False) is shared
+    assert shared is bool(found.of("StatefulSet"))
+    node = container(found.template("node"))
+    assert (given["image"], template.spec["securityContext"]["runAsUser"]) == (
+        node["image"],
+        found.template("node").spec["securityContext"]["runAsUser"],
+    )
 
 
 @every_variant

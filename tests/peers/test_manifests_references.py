@@ -134,13 +134,16 @@ def test_every_claim_knows_what_is_behind_it(variant: str) -> None:
     volumes = {each["metadata"]["name"]: each for each in found.of("PersistentVolume")}
     for claim in found.of("PersistentVolumeClaim"):
         name, spec = claim["metadata"]["name"], claim["spec"]
-        if spec["storageClassName"] != "storage-nfs":
+        if name != "backup" and spec["storageClassName"] != "storage-nfs":
             assert spec["storageClassName"] == "local-path", name
             assert spec["accessModes"] == ["ReadWriteOnce"], name
             continue
         volume = volumes.pop(spec["volumeName"])["spec"]
         assert volume["claimRef"] == {"namespace": "dicomnode", "name": name}
-        assert volume["nfs"]["path"] == f"/srv/dicomnode/{name}"
+        # a backup is of another disk than what it is of
+        expected = "/srv/dicomnode-backup" if name == "backup" else f"/srv/dicomnode/{name}"
+        assert volume["nfs"]["path"] == expected
+        assert volume["storageClassName"] == spec["storageClassName"]
         assert volume["capacity"] == spec["resources"]["requests"]
         assert volume["accessModes"] == spec["accessModes"] == ["ReadWriteMany"]
         assert volume["persistentVolumeReclaimPolicy"] == "Retain"

@@ -99,10 +99,12 @@ def laid_out(pods: list[Ask], machine: Machine, count: int) -> list[list[Ask]] |
     ("variant", "machine", "count"),
     [
         ("k3s-jetson", BOARD, 2),
+        ("k3s-jetson with backup", BOARD, 2),
         ("k3s-jetson with workers", BOARD, 2),
         ("k3s-amd64", SERVER, 2),
         ("k3s-amd64 with TensorFlow Serving", SERVER, 2),
         ("single-node", Machine(cores=4, memory=7 * 1024 * MIB), 1),
+        ("single-node with backup", Machine(cores=4, memory=7 * 1024 * MIB), 1),
     ],
 )
 def test_everything_finds_a_place_while_a_retraining_runs(

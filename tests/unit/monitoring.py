@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 MONITORING = ROOT / "deploy" / "monitoring"
 RULES = sorted((MONITORING / "rules").glob("*.yml"))
 RETRAIN = MONITORING / "retrain_textfile.py"
+NIGHTLY = ROOT / "deploy" / "components" / "backup" / "nightly.py"
 DASHBOARD = MONITORING / "grafana" / "dashboards" / "dicomnode.json"
 
 _METRIC = re.compile(r"(?<![\w:$.])(:?[a-zA-Z_][\w:]*)")
@@ -112,6 +113,17 @@ def retrained(path: Path, script: str) -> subprocess.CompletedProcess[str]:
     """retrain_textfile.py around a shell script that plays the training."""
     return subprocess.run(
         [sys.executable, str(RETRAIN), str(path), "--", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def backed_up(path: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """nightly.py around a shell script that plays the backup."""
+    return subprocess.run(
+        [sys.executable, str(NIGHTLY), "--keep=1", f"--tell={path}", "--", "sh", "-c", script],
         capture_output=True,
         text=True,
         timeout=30,
