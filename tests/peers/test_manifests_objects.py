@@ -129,6 +129,17 @@ def test_a_container_that_is_not_confined_is_seen(path: Any, value: Any, expecte
     assert refusals(template, container) == [expected]
 
 
+def test_only_who_gets_a_gpu_is_in_a_further_group_and_everybody_who_does() -> None:
+    found = set()
+    for variant in VARIANTS:
+        for template in cluster(variant).templates():
+            groups = template.spec["securityContext"].get("supplementalGroups", [])
+            gpu = "runtimeClassName" in template.spec
+            assert groups == ([44] if gpu else []), (variant, template.name)
+            found |= {template.name} if gpu else set()
+    assert found == {"gpu-check"}
+
+
 def test_only_who_submits_a_training_has_a_token() -> None:
     holders = set()
     for variant in VARIANTS:

@@ -111,6 +111,13 @@ def test_the_same_settings_and_name_render_the_same_text():
     assert render(settings(), "run").to_yaml() == render(settings(), "run").to_yaml()
 
 
+def test_workers_with_a_gpu_are_in_the_group_to_which_a_jetson_gives_it():
+    assert pod_of(render(settings(), "run"))["securityContext"].get("supplementalGroups") is None
+    pod = pod_of(render(settings(runtime_class="nvidia"), "run"))
+    assert pod["securityContext"]["supplementalGroups"] == [44]
+    assert pod["securityContext"]["runAsUser"] == 10001
+
+
 def test_a_pod_per_worker_gets_the_names_under_which_the_others_look_for_it():
     rendered = render(settings(workers=3), "run")
     spec = rendered.job["spec"]

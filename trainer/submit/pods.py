@@ -14,6 +14,8 @@ from trainer.submit.settings import CONFIG_MOUNT, TMP_MOUNT, ClusterSettings, Ru
 PORT: Final = 8470
 """At which the workers speak to each other."""
 CONTAINER: Final = "trainer"
+VIDEO_GROUP: Final = 44
+"""Of Debian and Ubuntu. A Jetson's GPU belongs to it: deploy/components/gpu-check says more."""
 
 Object = dict[str, Any]
 
@@ -62,6 +64,7 @@ def pod_spec(cluster: ClusterSettings, run: Run, name: str) -> Object:
     }
     if cluster.runtime_class:
         spec["runtimeClassName"] = cluster.runtime_class
+        spec["securityContext"]["supplementalGroups"] = [VIDEO_GROUP]
     machines = dict(cluster.node_selector)
     if cluster.architecture:
         machines["kubernetes.io/arch"] = cluster.architecture

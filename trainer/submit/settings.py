@@ -65,7 +65,8 @@ class ClusterSettings(_Table):
     gpus: Whole = Field(default=0, ge=0)
     """`nvidia.com/gpu` of a worker."""
     runtime_class: ObjectName | Literal[""] = ""
-    """The RuntimeClass, for instance `nvidia` on a Jetson."""
+    """The RuntimeClass, for instance `nvidia` on a Jetson. Workers are then also in the group
+    `video` (44), to which a Jetson gives its GPU."""
     architecture: Literal["", "amd64", "arm64"] = ""
     """Only machines of this kind. Workers of two kinds round differently: their weights would
     not stay equal."""
