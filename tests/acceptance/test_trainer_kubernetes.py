@@ -16,7 +16,7 @@ import pytest
 
 from dicomnode.testing.phantoms import write_training_folder
 from tests.acceptance.node import until
-from tests.cluster.job import Job
+from tests.cluster.job import Alone, Job
 from tests.cluster.network import Network
 from tests.cluster.pod import Volumes
 from tests.conftest import require_program
@@ -76,7 +76,7 @@ def started(rendered: Manifests, volume: Path, network: Network, folder: Path) -
     volumes = Volumes(
         claims={"all": volume}, config_maps={rendered.name: rendered.config_map["data"]}
     )
-    return Job(rendered.job, network=network, volumes=volumes, folder=folder)
+    return Job(rendered.job, runner=Alone(network, volumes, folder))
 
 
 def with_program(rendered: Manifests, program: str) -> Manifests:

@@ -11,12 +11,39 @@ import itertools
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from tests.cluster.network import Network
 from tests.cluster.pod import Object, Pod, Unsupported, Volumes
 
 INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+class Runner(Protocol):
+    """Starts pods and takes them away."""
+
+    def start(self, manifest: Object, environment: dict[str, str]) -> Pod: ...
+
+    def remove(self, pod: Pod) -> None: ...
+
+
+class Alone:
+    """On a network without boards and Services: the pods name themselves."""
+
+    def __init__(self, network: Network, volumes: Volumes, folder: Path) -> None:
+        self._network, self._volumes, self._folder = network, volumes, folder
+
+    def start(self, manifest: Object, environment: dict[str, str]) -> Pod:
+        return Pod(
+            manifest,
+            network=self._network,
+            volumes=self._volumes,
+            folder=self._folder / manifest["metadata"]["name"],
+            environment=environment,
+        )
+
+    def remove(self, pod: Pod) -> None:
+        pod.remove()
 
 
 class Job:
@@ -26,13 +53,11 @@ class Job:
         self,
         manifest: Object,
         *,
-        network: Network,
-        volumes: Volumes,
-        folder: Path,
+        runner: Runner,
         environment: dict[str, str] | None = None,
     ) -> None:
-        self.manifest, self._network, self._volumes = manifest, network, volumes
-        self._folder, self._more = folder, environment
+        self.manifest, self._runner = manifest, runner
+        self._more = environment
         self._spec = manifest["spec"]
         if self._spec.get("completionMode") != "Indexed":
             raise Unsupported("a Job that is not Indexed")
@@ -57,7 +82,7 @@ class Job:
         traceback: TracebackType | None,
     ) -> None:
         for pod in self.pods.values():
-            pod.remove()
+            self._runner.remove(pod)
 
     def wait(self, seconds: float) -> str:
         """`Complete`, or the reason why the Job failed."""
@@ -77,7 +102,7 @@ class Job:
                     return "PodFailurePolicy"
                 if len(self.failures) > self._spec["backoffLimit"]:
                     return "BackoffLimitExceeded"
-                pod.remove()
+                self._runner.remove(pod)
                 self._start(index)
             time.sleep(0.05)
         return "Complete"
@@ -101,12 +126,9 @@ class Job:
             },
             "spec": {**template["spec"], "hostname": f"{job['name']}-{index}"},
         }
-        pod = Pod(
+        pod = self._runner.start(
             manifest,
-            network=self._network,
-            volumes=self._volumes,
-            folder=self._folder / name,
-            environment={**(self._more or {}), "JOB_COMPLETION_INDEX": str(index)},
+            {**(self._more or {}), "JOB_COMPLETION_INDEX": str(index)},
         )
         self.pods[index] = pod
         self.every_pod.append(pod)

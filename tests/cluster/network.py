@@ -38,7 +38,8 @@ class Network:
     def __init__(self, folder: Path) -> None:
         self._ip, dnsmasq = require_program("ip"), require_program("dnsmasq")
         self._prefix = f"dn{os.getpid():x}-{next(_RUNS)}"
-        self._hub = f"{self._prefix}-hub"
+        self._hub = self.hub = f"{self._prefix}-hub"
+        """The namespace of the switch: what a board itself sends comes from there."""
         self._folder = folder
         self._hosts = folder / "hosts"
         self._numbers = itertools.count(2)

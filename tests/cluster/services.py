@@ -1,0 +1,77 @@
+"""Services: who is behind a name or an address at the moment.
+
+Only ready pods are, unless `publishNotReadyAddresses`; a pod that is ending is not. A headless
+Service is its pods' addresses; every other one has an address of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.network import DOMAIN, Network
+from tests.cluster.pod import Pod
+from tests.cluster.supported import SERVICE, Object, require
+from tests.unit.network_policies import selects
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A pod as the Services see it."""
+
+    pod: Pod
+    ready: bool
+
+
+class Service:
+    """One Service of the manifests."""
+
+    def __init__(self, manifest: Object) -> None:
+        self.manifest = manifest
+        self.name: str = manifest["metadata"]["name"]
+        self.namespace: str = manifest["metadata"]["namespace"]
+        self._spec = manifest["spec"]
+        require(self._spec, SERVICE, f"Service {self.name}")
+        self.headless = self._spec.get("clusterIP") == "None"
+        self.balanced = self._spec.get("type") == "LoadBalancer"
+
+    @property
+    def domain(self) -> str:
+        return f"{self.name}.{self.namespace}.{DOMAIN}"
+
+    def selects(self, labels: dict[str, str]) -> bool:
+        return selects({"matchLabels": self._spec["selector"]}, labels)
+
+    def behind(self, pods: Iterable[Seen]) -> list[Pod]:
+        """Who gets what is sent to it."""
+        unready = self._spec.get("publishNotReadyAddresses", False)
+        return [
+            each.pod
+            for each in pods
+            if self.selects(each.pod.labels)
+            and not each.pod.ending
+            and (each.ready or (unready and each.pod.running()))
+        ]
+
+
+class Endpoints:
+    """Carries a Service out."""
+
+    def __init__(self, service: Service, network: Network, folder: Path) -> None:
+        self.service, self._network, self._folder = service, network, folder
+
+    @property
+    def address(self) -> str:
+        raise NotImplementedError
+
+    def publish(self, pods: Iterable[Seen]) -> None:
+        """Names, or the balancer's backends, as the pods are now."""
+        behind = self.service.behind(pods)
+        self._network.records(self.service.domain, {pod.address for pod in behind})
+        for pod in behind:
+            if pod.manifest["spec"].get("subdomain") == self.service.name:
+                own = f"{pod.host_name}.{self.service.domain}"
+                self._network.records(own, {pod.address})
+
+    def close(self) -> None: ...
