@@ -1,10 +1,14 @@
-"""Machines on a switch: a network namespace each, and one name server for all.
+"""Machines with a network namespace each, the boards between them, and one name server for all.
 
 As in a cluster, every pod has an address of its own, reaches every other, and asks a name
 server that knows `{host}.{service}.{namespace}.svc.cluster.local` for the pods of a headless
 Service; shorter names work through the search list that the kubelet writes into resolv.conf.
-The switch and the name server live in a namespace too, so that this machine's own network is
-neither used nor changed.
+
+Nothing is switched: every packet from one machine to another is routed by the boards, which are
+one namespace, the hub. Its forward chain so sees everything, as that of a board with a routed
+pod network does; policies, Services and counters hook in there. Outside the cluster and inside
+the hospital there are hosts of another subnet. There is no default route anywhere and no IPv6,
+and this machine's own network is neither used nor changed.
 """
 
 from __future__ import annotations
@@ -14,48 +18,66 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.acceptance.node import until
 from tests.conftest import require_program
 
 DOMAIN = "svc.cluster.local"
-_SERVER = "10.77.0.1"
+PODS, SERVICES, HOSPITAL = "10.77.0.0/16", "10.78.0.0/16", "10.0.0.0/16"
+INSIDE = (PODS, SERVICES, HOSPITAL)
+"""Every address that there is, but for a machine's own loopback."""
+BOARDS, BOARDS_IN_THE_HOSPITAL = "10.77.0.1", "10.0.10.11"
+"""The addresses of the boards themselves: site.yaml's, and the one that pods see."""
+NAME_SERVER = "10.77.255.53"
+_ROUTED_BEFORE_LOCAL = 100
 _RUNS = itertools.count(1)
 _NAME = re.compile(r"dn([0-9a-f]+)-\d+-")
+_ASKED = re.compile(r"query\[\w+\] (\S+) from (\S+)")
+_KERNEL = {
+    # deploy/node-setup's IPv6 policy
+    "net.ipv6.conf.all.disable_ipv6": 1,
+    "net.ipv6.conf.default.disable_ipv6": 1,
+    "net.ipv6.conf.lo.disable_ipv6": 0,
+}
+_KERNEL_OF_BOARDS = {
+    "net.ipv4.ip_forward": 1,
+    # a balancer speaks to pods from its clients' addresses, the boards' among them
+    "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.default.rp_filter": 0,
+    "net.ipv4.conf.all.accept_local": 1,
+}
 
 
-def run(*command: str) -> str:
+def run(*command: str, text: str = "") -> str:
     """The output of a program that has to succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}\n{text}"
     return done.stdout
 
 
 class Network:
-    """The switch and its name server. A context manager."""
+    """The boards, the wires and the name server. A context manager."""
 
     def __init__(self, folder: Path) -> None:
-        self._ip, dnsmasq = require_program("ip"), require_program("dnsmasq")
+        self._ip, self._program = require_program("ip"), require_program("dnsmasq")
         self._prefix = f"dn{os.getpid():x}-{next(_RUNS)}"
-        self._hub = self.hub = f"{self._prefix}-hub"
-        """The namespace of the switch: what a board itself sends comes from there."""
+        self.hub = f"{self._prefix}-hub"
+        """The namespace of the boards: what a board itself sends comes from there."""
         self._folder = folder
-        self._hosts = folder / "hosts"
-        self._numbers = itertools.count(2)
+        self._hosts, self._log = folder / "hosts", folder / "dnsmasq.log"
+        self._pods, self._others = itertools.count(2), itertools.count(1)
+        self._balancers = itertools.count(101)
+        self._services = itertools.count(1)
         self._records: dict[str, set[str]] = {}
-        self._namespaces: list[str] = []
-        self._dnsmasq = (
-            *(dnsmasq, "--keep-in-foreground", "--conf-file=/dev/null", "--user=root"),
-            *(
-                "--no-resolv",
-                "--no-hosts",
-                "--local=/cluster.local/",
-                f"--addn-hosts={self._hosts}",
-            ),
-            *("--bind-interfaces", f"--listen-address={_SERVER}", "--local-ttl=0"),
-            f"--pid-file={folder / 'dnsmasq.pid'}",
-        )
+        self.namespaces: list[str] = []
+        """Of everything that there is now, the hub first."""
+        self.joined: list[Callable[[str], None]] = []
+        """Called with each namespace that is new."""
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Network:
@@ -63,16 +85,8 @@ class Network:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._hosts.write_text("")
         try:
-            self._add_namespace(self._hub)
-            self._in_hub("link", "add", "switch", "type", "bridge")
-            self._in_hub("addr", "add", f"{_SERVER}/16", "dev", "switch")
-            self._in_hub("link", "set", "switch", "up")
-            self._server = subprocess.Popen(
-                [self._ip, "netns", "exec", self._hub, *self._dnsmasq],
-                stdout=subprocess.DEVNULL,
-                stderr=(self._folder / "dnsmasq.log").open("wb"),
-            )
-            self._await_server()
+            self._start_boards()
+            self._start_name_server()
         except BaseException:
             self.__exit__()
             raise
@@ -82,47 +96,57 @@ class Network:
         if self._server is not None:
             self._server.terminate()
             self._server.wait(10)
-        for name in reversed(self._namespaces):
-            run(self._ip, "netns", "del", name)
-        self._namespaces.clear()
+        for name in reversed(self.namespaces):
+            self._remove(name)
+        self.namespaces.clear()
 
-    def _await_server(self) -> None:
-        """Until its handlers are there: a SIGHUP before that would end it."""
-        written = self._folder / "dnsmasq.pid"
-        until(lambda: written.is_file() and written.read_text(), seconds=20, what="a name server")
-        self._require_server()
-
-    def _require_server(self) -> None:
-        assert self._server is not None
-        log = (self._folder / "dnsmasq.log").read_text()
-        assert self._server.poll() is None, f"the name server has ended: {log}"
+    # Machines ---------------------------------------------------------------------------------
 
     def attach(self) -> Machine:
-        """A new machine on the switch, with the next address."""
-        number = next(self._numbers)
-        machine = Machine(
-            namespace=f"{self._prefix}-{number}",
-            address=f"10.77.{number // 256}.{number % 256}",
-            network=self,
-        )
-        self._add_namespace(machine.namespace)
-        port = f"port{number}"
-        link = ("link", "add", port, "type", "veth", "peer", "name", "eth0")
-        self._in_hub(*link, "netns", machine.namespace)
-        self._in_hub("link", "set", port, "master", "switch", "up")
-        inside = (self._ip, "-n", machine.namespace)
-        run(*inside, "addr", "add", f"{machine.address}/16", "dev", "eth0")
-        run(*inside, "link", "set", "eth0", "up")
+        """A new machine of the cluster, with the next address of a pod."""
+        number = next(self._pods)
+        return self._join(f"{number}", f"10.77.{number // 256}.{number % 256}")
+
+    def attach_host(self, address: str, *names: str) -> Machine:
+        """A machine of the hospital that is none of the cluster: a modality, the PACS.
+
+        Its address is one of `HOSPITAL`; the name server answers the names with it.
+        """
+        machine = self._join(f"host{next(self._others)}", address)
+        for name in names:
+            self.name(name, address)
         return machine
+
+    def attach_balancer(self) -> Machine:
+        """A machine for a LoadBalancer, with an address of the boards' subnet."""
+        return self._join(f"host{next(self._others)}", f"10.0.10.{next(self._balancers)}")
+
+    def service_address(self) -> str:
+        """The next address of `SERVICES`. No machine has it: the boards translate it."""
+        return f"10.78.0.{next(self._services)}"
 
     def detach(self, machine: Machine) -> None:
         """The machine is gone from the network, and its names from the name server."""
-        if machine.namespace in self._namespaces:
-            self._namespaces.remove(machine.namespace)
+        if machine.namespace in self.namespaces:
+            self.namespaces.remove(machine.namespace)
             run(self._ip, "netns", "del", machine.namespace)
         for addresses in self._records.values():
             addresses.discard(machine.address)
         self._publish()
+
+    def configure(self, namespace: str, commands: str) -> None:
+        """Commands of `ip`, a line each."""
+        run(self._ip, "-n", namespace, "-batch", "-", text=commands)
+
+    def inside(self, namespace: str, *command: str, text: str = "") -> str:
+        """The output of a program that runs there and has to succeed."""
+        return run(self._ip, "netns", "exec", namespace, *command, text=text)
+
+    def filter(self, namespace: str, rules: str) -> None:
+        """Rules of nftables: all of them from one moment on, or none."""
+        self.inside(namespace, require_program("nft"), "--file", "-", text=rules)
+
+    # Names ------------------------------------------------------------------------------------
 
     def name(self, name: str, address: str) -> None:
         """An A record; a name may have several, as that of a headless Service has."""
@@ -139,15 +163,17 @@ class Network:
         """What the kubelet would write for a pod of this namespace of Kubernetes."""
         return (
             f"search {namespace}.{DOMAIN} {DOMAIN} cluster.local\n"
-            f"nameserver {_SERVER}\noptions ndots:5 timeout:2 attempts:3\n"
+            f"nameserver {NAME_SERVER}\noptions ndots:5 timeout:2 attempts:3\n"
         )
 
-    def _remove_left_overs(self) -> None:
-        """Namespaces of a test process that was killed."""
-        for line in run(self._ip, "netns", "list").splitlines():
-            found = _NAME.match(line)
-            if found and not Path("/proc", str(int(found[1], 16))).exists():
-                run(self._ip, "netns", "del", line.split()[0])
+    def outside_names(self) -> dict[str, set[str]]:
+        """Names that somebody asked for and that are nobody's here, with who asked."""
+        found: dict[str, set[str]] = {}
+        for name, asker in _ASKED.findall(self._log.read_text(errors="replace")):
+            known = name == "cluster.local" or name.endswith(".cluster.local")
+            if not known and name not in self._records:
+                found.setdefault(name, set()).add(asker)
+        return found
 
     def _publish(self) -> None:
         lines = [
@@ -160,20 +186,100 @@ class Network:
         assert self._server is not None
         self._server.send_signal(signal.SIGHUP)  # dnsmasq reads its files again
 
-    def _add_namespace(self, name: str) -> None:
-        run(self._ip, "netns", "add", name)
-        self._namespaces.append(name)
-        run(self._ip, "-n", name, "link", "set", "lo", "up")
+    # What it is made of -----------------------------------------------------------------------
 
-    def _in_hub(self, *arguments: str) -> None:
-        run(self._ip, "-n", self._hub, *arguments)
+    def _start_boards(self) -> None:
+        self._add_namespace(self.hub, _KERNEL | _KERNEL_OF_BOARDS)
+        self.configure(
+            self.hub,
+            f"addr add {BOARDS}/32 dev lo\n"
+            f"addr add {BOARDS_IN_THE_HOSPITAL}/32 dev lo\n"
+            # what a Service's address is translated to is routed after that, but needs a route
+            f"route add {SERVICES} dev lo src {BOARDS}\n"
+            # a balancer's rules come first: it also answers for the boards' own address
+            f"rule add pref {_ROUTED_BEFORE_LOCAL} lookup local\n"
+            "rule del pref 0\n",
+        )
+
+    def _start_name_server(self) -> None:
+        machine = self._join("names", NAME_SERVER)
+        command = [
+            *(self._program, "--keep-in-foreground", "--conf-file=/dev/null", "--user=root"),
+            *("--no-resolv", "--no-hosts", "--local=/cluster.local/"),
+            *(f"--addn-hosts={self._hosts}", "--local-ttl=0"),
+            *("--bind-interfaces", f"--listen-address={NAME_SERVER}"),
+            *(f"--pid-file={self._folder / 'dnsmasq.pid'}", "--log-queries", "--log-facility=-"),
+        ]
+        with self._log.open("wb") as log:
+            self._server = subprocess.Popen(
+                [self._ip, "netns", "exec", machine.namespace, *command],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        # until its handlers are there: a SIGHUP before that would end it
+        written = self._folder / "dnsmasq.pid"
+        until(lambda: written.is_file() and written.read_text(), seconds=20, what="a name server")
+        self._require_server()
+
+    def _require_server(self) -> None:
+        assert self._server is not None
+        said = self._log.read_text(errors="replace")
+        assert self._server.poll() is None, f"the name server has ended: {said}"
+
+    def _join(self, short: str, address: str) -> Machine:
+        """A machine, and its wire to the boards."""
+        machine = Machine(namespace=f"{self._prefix}-{short}", address=address, network=self)
+        port = machine.port
+        self._add_namespace(machine.namespace, _KERNEL)
+        own = BOARDS if address.startswith("10.77.") else BOARDS_IN_THE_HOSPITAL
+        self.configure(
+            self.hub,
+            f"link add {port} type veth peer name eth0 netns {machine.namespace}\n"
+            f"link set {port} up\n"
+            f"route add {address}/32 dev {port} src {own}\n",
+        )
+        routes = "".join(f"route add {each} via {BOARDS} src {address}\n" for each in INSIDE)
+        self.configure(
+            machine.namespace,
+            f"addr add {address}/32 dev eth0\nlink set eth0 up\n"
+            f"route add {BOARDS}/32 dev eth0\n{routes}",
+        )
+        for each in self.joined:
+            each(machine.namespace)
+        return machine
+
+    def _add_namespace(self, name: str, kernel: dict[str, int]) -> None:
+        run(self._ip, "netns", "add", name)
+        self.namespaces.append(name)
+        self.configure(name, "link set lo up\n")
+        settings = [f"{key}={value}" for key, value in kernel.items()]
+        self.inside(name, require_program("sysctl"), "--quiet", "--write", *settings)
+
+    def _remove_left_overs(self) -> None:
+        """Namespaces of a test process that was killed."""
+        for line in run(self._ip, "netns", "list").splitlines():
+            found = _NAME.match(line)
+            if found and not Path("/proc", str(int(found[1], 16))).exists():
+                self._remove(line.split()[0])
+
+    def _remove(self, namespace: str) -> None:
+        """With the processes that a failed test has left in it."""
+        for process in self._processes(namespace):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        run(self._ip, "netns", "del", namespace)
+
+    def _processes(self, namespace: str) -> Iterator[int]:
+        yield from map(int, run(self._ip, "netns", "pids", namespace).split())
 
 
 class Machine:
-    """A network namespace with an address on the switch."""
+    """A network namespace with an address and a wire to the boards."""
 
     def __init__(self, *, namespace: str, address: str, network: Network) -> None:
         self.namespace, self.address, self._network = namespace, address, network
+        self.port = f"port-{namespace.rpartition('-')[2]}"
+        """The boards' end of its wire."""
 
     def detach(self) -> None:
         self._network.detach(self)
