@@ -185,6 +185,13 @@ def test_the_default_limits_and_the_quota_admit_what_runs_here(variant: str) -> 
     assert ports == int(hard["services.nodeports"])
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_that_cannot_be_changed_is_in_the_way_of_an_upgrade(variant: str) -> None:
+    """The template of a Job is immutable, and an upgrade changes the image in it."""
+    for job in cluster(variant).of("Job"):
+        assert 0 < job["spec"]["ttlSecondsAfterFinished"] <= 86400, job["metadata"]["name"]
+
+
 def test_images_are_known_and_of_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for variant, template, container in every_container():

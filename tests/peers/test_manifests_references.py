@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dicomnode import daemon
 from dicomnode.config import Settings, load
@@ -14,6 +15,7 @@ from dicomnode.dimse import scp
 from dicomnode.modelserver.options import Options, parse
 from tests.conftest import ROOT
 from tests.peers.manifests import (
+    DEPLOY,
     VARIANTS,
     Cluster,
     Object,
@@ -220,8 +222,25 @@ def test_a_model_server_that_ends_is_not_asked_any_more(variant: str, tmp_path: 
 
 
 @every_variant
-def test_model_servers_are_on_machines_of_their_own(variant: str) -> None:
-    template = cluster(variant).template("inference")
+def test_the_number_of_machines_is_one_number(variant: str) -> None:
+    """One board more is `machines` in site.yaml."""
+    found = cluster(variant)
+    text = (DEPLOY / "overlays" / VARIANTS[variant][0] / "site.yaml").read_text()
+    machines = yaml.safe_load(text)["spec"]["machines"]
+    assert found.template("inference").replicas == machines
+    assert found.template("node").replicas == machines
+    others = [each for each in found.templates() if each.name not in ("inference", "node")]
+    counts = {each.owner["spec"].get("replicas", 1) for each in others}
+    assert counts <= {0, 1}, "nothing else counts machines"
+
+
+@every_variant
+@pytest.mark.parametrize("name", ["inference", "node"])
+def test_what_every_machine_has_is_on_machines_of_their_own(variant: str, name: str) -> None:
+    """The address of a machine without a node would answer no modality."""
+    template = cluster(variant).template(name)
+    if template.replicas == 1 and name == "node":
+        return
     apart = template.spec["affinity"]["podAntiAffinity"]
     (term,) = apart["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["topologyKey"] == "kubernetes.io/hostname"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tests.peers.manifests import (
     container,
     cores_of,
 )
+from tests.unit.network_policies import selects
 from trainer.submit import render
 from trainer.submit.settings import load as load_submit
 
@@ -116,6 +119,46 @@ def test_everything_finds_a_place_while_a_retraining_runs(
         names = ", ".join(sorted(pod.name for pod in there))
         memory = sum(pod.memory for pod in there) // MIB
         print(f"{variant}: {memory} of {machine.memory // MIB} MiB: {names}")
+
+
+@pytest.mark.parametrize("variant", ["k3s-jetson", "k3s-jetson with backup"])
+def test_the_retraining_finds_a_board_however_the_others_have_come_to_lie(variant: str) -> None:
+    """Nobody moves a running pod, and PostgreSQL and Prometheus never leave their disk."""
+    pods = asks(cluster(variant))
+    (retrain,) = [each for each in pods if each.name == "retrain"]
+    for there, left in every_way(pods, without={"retrain"}):
+        assert max(left) >= retrain.memory, there
+
+
+def test_a_worker_finds_room_on_both_boards_however_the_others_have_come_to_lie() -> None:
+    """PostgreSQL and Prometheus are on two boards, as the manifests wish; gpu-check has ended."""
+    found = cluster("k3s-jetson with workers")
+    database = found.template("postgres").labels
+    wish = found.template("prometheus").spec["affinity"]["podAntiAffinity"]
+    (term,) = wish["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert selects(term["podAffinityTerm"]["labelSelector"], database)
+    pods = asks(found)
+    worker = next(each for each in pods if each.name == "worker")
+    for there, left in every_way(pods, without={"worker", "gpu-check"}):
+        if there["postgres"] != there["prometheus"]:
+            assert min(left) >= worker.memory, there
+
+
+def every_way(
+    pods: list[Ask], *, without: set[str]
+) -> Iterator[tuple[dict[str, int], tuple[int, int]]]:
+    """Each way in which what is not on both boards may lie on two, and what each has left."""
+    there = [each for each in pods if each.name not in without]
+    both = [each for each in there if each.apart]
+    others = [each for each in there if not each.apart]
+    assert {each.name for each in both} == {"node", "inference"}
+    assert {"postgres", "prometheus", "grafana"} <= {each.name for each in others}
+    for places in itertools.product((0, 1), repeat=len(others)):
+        left = [BOARD.memory - sum(each.memory for each in both) // 2] * 2
+        for pod, place in zip(others, places, strict=True):
+            left[place] -= pod.memory
+        names = [each.name for each in others]
+        yield dict(zip(names, places, strict=True)), (left[0], left[1])
 
 
 def test_a_board_that_is_too_small_is_seen() -> None:
