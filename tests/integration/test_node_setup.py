@@ -271,6 +271,29 @@ def test_the_server_settings_are_what_k3s_reads(board: Board) -> None:
     assert "waitsync" in unit
 
 
+@pytest.mark.parametrize(("role", "unit"), [("server", "k3s"), ("agent", "k3s-agent")])
+def test_a_cluster_that_nobody_restarts_does_not_end_with_its_certificates(
+    board: Board, role: str, unit: str
+) -> None:
+    """k3s renews them at its start only, and only in their last 90 of 365 days."""
+    token = board.folder / "token"
+    token.write_text("secret\n")
+    board.configure(ROLE=role, SERVER_ADDRESS="10.0.0.2", TOKEN_SOURCE=str(token))
+    board.must("apply", "k3s")
+    assert "systemctl enable dicomnode-k3s-renew.timer" in board.calls()
+    renewed = board.text("etc/systemd/system/dicomnode-k3s-renew.service")
+    assert f"ExecStart=/bin/systemctl try-restart {unit}.service" in renewed
+    assert "KillMode=process" in board.text(f"etc/systemd/system/{unit}.service"), "pods go on"
+    assert "OnCalendar=*-*-15" in board.text("etc/systemd/system/dicomnode-k3s-renew.timer")
+
+
+def test_databases_can_be_kept_off_the_sd_card(board: Board) -> None:
+    board.configure(LOCAL_STORAGE="/srv/local")
+    board.must("apply", "k3s")
+    settings = yaml.safe_load(board.text("etc/rancher/k3s/config.yaml"))
+    assert settings["default-local-storage-path"] == "/srv/local"
+
+
 def test_the_token_is_never_said(board: Board) -> None:
     said = board.must("apply") + board.must("status") + board.must("apply")
     assert board.text("etc/rancher/k3s/token").strip() not in said

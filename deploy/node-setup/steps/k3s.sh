@@ -7,6 +7,7 @@ set -eu
 SETTINGS_FILE=/etc/rancher/k3s/config.yaml
 TOKEN=/etc/rancher/k3s/token
 PROGRAM=/usr/local/bin/k3s
+RENEW=dicomnode-k3s-renew
 
 step_apply() {
     if [ "$ROLE" = server ]; then unit=k3s.service; else unit=k3s-agent.service; fi
@@ -21,7 +22,46 @@ step_apply() {
     put_unit "$unit" "$(unit_file)"
     if [ "$changed$WROTE" != nono ]; then restart_if_running "$unit"; fi
     service_on "$unit"
+    renewing "$unit"
     let_pods_come_back
+}
+
+# k3s's certificates are good for a year, and it renews those of the last 90 days when it starts,
+# and only then: a board that nobody restarts for a year would end as a cluster.
+renewing() {
+    put_unit "$RENEW.service" "$(renew_service "$1")"
+    put_unit "$RENEW.timer" "$(renew_timer)"
+    service_on "$RENEW.timer"
+}
+
+renew_service() {
+    cat <<END
+[Unit]
+Description=Restart k3s so that it renews its certificates (dicomnode)
+
+[Service]
+Type=oneshot
+# Pods go on (KillMode=process). try-: one that was stopped on purpose stays so.
+ExecStart=/bin/systemctl try-restart $1
+TimeoutStartSec=1200
+END
+}
+
+# In the middle of the month, before anything of the night: a retraining on several boards is
+# followed through the API server. Not all boards at once.
+renew_timer() {
+    cat <<END
+[Unit]
+Description=Once a month: certificates of k3s (dicomnode)
+
+[Timer]
+OnCalendar=*-*-15 20:00
+RandomizedDelaySec=7200
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+END
 }
 
 # The token joins boards to the cluster: whoever has it can read every secret. Never shown.
@@ -89,6 +129,8 @@ disable-helm-controller: true
 # an odd number of them and etcd's disk writes, which SD cards do not take.
 # Secrets are encrypted in it.
 secrets-encryption: true
+# Where a volume of the class local-path is, on whichever board its pod is.
+default-local-storage-path: "$LOCAL_STORAGE"
 # kubectl with all rights: for root only.
 write-kubeconfig-mode: "0600"
 END
@@ -148,6 +190,9 @@ END
 # Cluster data, images and volumes under /var/lib/rancher stay: removing the set-up must not
 # remove a patient's image. docs/operations/bare-boards.md says how to delete them on purpose.
 step_remove() {
+    if _ours "$SYSTEMD/$RENEW.timer"; then service_off "$RENEW.timer"; fi
+    drop_unit "$RENEW.timer"
+    drop_unit "$RENEW.service"
     for unit in k3s.service k3s-agent.service; do
         if _ours "$SYSTEMD/$unit"; then service_off "$unit"; fi
         drop_unit "$unit"
