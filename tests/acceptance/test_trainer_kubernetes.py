@@ -9,7 +9,6 @@ which is this interpreter and this repository.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ import pytest
 from dicomnode.testing.phantoms import write_training_folder
 from tests.acceptance.node import until
 from tests.cluster.job import Alone, Job
+from tests.cluster.namespaces import require_namespaces
 from tests.cluster.network import Network
 from tests.cluster.pod import Volumes
-from tests.conftest import require_program
 from trainer import registry
 from trainer.submit import Manifests, render
 from trainer.submit.settings import parse
@@ -29,17 +28,7 @@ USER = 10001
 
 @pytest.fixture(autouse=True)
 def _namespaces() -> None:
-    """Network namespaces need root and a kernel that has them; not everywhere may tests be root."""
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-    tried = subprocess.run(
-        [require_program("unshare"), "--net", "--mount", "--pid", "--fork", "true"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if tried.returncode != 0:
-        pytest.skip(f"no network namespaces here: {tried.stderr.strip()}")
+    require_namespaces()
 
 
 @pytest.fixture

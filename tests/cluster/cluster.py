@@ -52,10 +52,16 @@ class Cluster:
         )
         self._lock = threading.RLock()
         self._stop = threading.Event()
-        self._failure: BaseException | None = None
+        self.failure: Exception | None = None
+        """Why the control plane has ended; `until` raises it."""
         self._thread = threading.Thread(target=self._run, name="control-plane")
 
     def __enter__(self) -> Cluster:
+        try:
+            self._control.open()
+        except BaseException:
+            self._control.clear()
+            raise
         self._probes = namespaces.pool(self.network.hub, _PROBERS, "probe")
         self._thread.start()
         return self
@@ -72,6 +78,11 @@ class Cluster:
     def left_out(self) -> list[str]:
         """What of the manifests does not run here, a line each with the reason."""
         return self._control.left_out
+
+    @property
+    def pending(self) -> dict[str, str]:
+        """Workloads whose next pod no board has room for, and why."""
+        return self._control.pending
 
     @property
     def claims(self) -> dict[str, Path]:
@@ -106,8 +117,8 @@ class Cluster:
         """Wait as `until` does; pods without a board and their logs are the evidence."""
 
         def asked() -> T:
-            if self._failure is not None:
-                raise AssertionError("the control plane has ended") from self._failure
+            if self.failure is not None:
+                raise AssertionError("the control plane has ended") from self.failure
             return satisfied()
 
         try:
@@ -165,7 +176,7 @@ class Cluster:
                 with self._lock:
                     self._control.step(time.monotonic(), self._probes)
         except Exception as error:  # noqa: BLE001 - `until` raises it again, in the test's thread
-            self._failure = error
+            self.failure = error
 
 
 class _JobRunner:

@@ -95,6 +95,11 @@ class ControlPlane:
 
     # What is done -----------------------------------------------------------------------------
 
+    def open(self) -> None:
+        """Services have their addresses before any pod asks for them."""
+        for endpoints in self.services.values():
+            endpoints.open()
+
     def step(self, now: float, probes: Executor) -> None:
         """One round."""
         for workload in self.workloads.values():
@@ -186,7 +191,8 @@ class ControlPlane:
 
     def add_service(self, manifest: Object) -> None:
         service = Service(manifest)
-        self.services[service.name] = Endpoints(service, self._network, self._folder / "balancers")
+        folder = self._folder / "services" / service.name
+        self.services[service.name] = Endpoints(service, self._network, folder)
 
     def _take(self, made: Object) -> None:
         kind, name = made["kind"], made["metadata"]["name"]

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
+from tests.conftest import require_program
+
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
+
+
+def require_namespaces() -> None:
+    """Skip the test where there can be none: they need root and a kernel that has them."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    tried = subprocess.run(
+        [require_program("unshare"), "--net", "--mount", "--pid", "--fork", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode != 0:
+        pytest.skip(f"no network namespaces here: {tried.stderr.strip()}")
 
 
 def enter(namespace: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,18 @@ import yaml
 
 from tests.cluster.supported import Object
 from tests.peers.manifests import DEPLOY, _kustomize
+from trainer.submit import toml
 
 
-def rendered(
-    overlay: str, folder: Path, *, site: Object | None = None, node_toml: str | None = None
-) -> list[Object]:
-    """The objects of a copy of the overlay in `folder`, with the site's own two files."""
+def rendered(overlay: str, folder: Path, *, modalities: str, pacs: str) -> list[Object]:
+    """The objects of a copy of the overlay in `folder`.
+
+    `modalities` is the network that images come from, `pacs` the address that reports go to.
+    """
     source = DEPLOY / "overlays" / overlay
     shutil.copytree(source, folder)
-    if site is not None:
-        (folder / "site.yaml").write_text(yaml.safe_dump(_changed(folder / "site.yaml", site)))
-    if node_toml is not None:
-        (folder / "node.toml").write_text(node_toml)
+    _fill_in_site(folder / "site.yaml", modalities, pacs)
+    _fill_in_node(folder / "node.toml", pacs)
     path = folder / "kustomization.yaml"
     document: dict[str, Any] = yaml.safe_load(path.read_text())
     here = folder.resolve()
@@ -39,7 +40,16 @@ def rendered(
     return _kustomize(here)
 
 
-def _changed(path: Path, spec: Object) -> Object:
-    document: Object = yaml.safe_load(path.read_text())
-    document["spec"].update(spec)
-    return document
+def _fill_in_site(path: Path, modalities: str, pacs: str) -> None:
+    document = yaml.safe_load(path.read_text())
+    spec = document["spec"]
+    spec["modalities"] = [{"ipBlock": {"cidr": modalities}}]
+    spec["destinations"]["addresses"] = [{"ipBlock": {"cidr": f"{pacs}/32"}}]
+    path.write_text(yaml.safe_dump(document))
+
+
+def _fill_in_node(path: Path, pacs: str) -> None:
+    tables = tomllib.loads(path.read_text())
+    for destination in tables["destinations"]:
+        destination["host"] = pacs
+    path.write_text(toml.dumps(tables))

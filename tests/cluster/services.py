@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.balancer import Backends, Carrier, carry
 from tests.cluster.network import DOMAIN, Network
 from tests.cluster.pod import Pod
 from tests.cluster.supported import SERVICE, Object, require
@@ -34,11 +35,17 @@ class Service:
         self._spec = manifest["spec"]
         require(self._spec, SERVICE, f"Service {self.name}")
         self.headless = self._spec.get("clusterIP") == "None"
-        self.balanced = self._spec.get("type") == "LoadBalancer"
 
     @property
     def domain(self) -> str:
         return f"{self.name}.{self.namespace}.{DOMAIN}"
+
+    @property
+    def ports(self) -> list[tuple[int, str | int]]:
+        """Its own and the pod's, which may be a name."""
+        return [
+            (each["port"], each.get("targetPort", each["port"])) for each in self._spec["ports"]
+        ]
 
     def selects(self, labels: dict[str, str]) -> bool:
         return selects({"matchLabels": self._spec["selector"]}, labels)
@@ -56,22 +63,45 @@ class Service:
 
 
 class Endpoints:
-    """Carries a Service out."""
+    """Carries a Service out: names by the name server, addresses by a `Carrier`."""
 
     def __init__(self, service: Service, network: Network, folder: Path) -> None:
         self.service, self._network, self._folder = service, network, folder
+        self._carrier: Carrier | None = None
+        self._backends: Backends | None = None
 
     @property
     def address(self) -> str:
-        raise NotImplementedError
+        assert self._carrier is not None, f"Service {self.service.name} has no address"
+        return self._carrier.address
+
+    def open(self) -> None:
+        """It has its address, and nobody is behind it."""
+        if not self.service.headless:
+            self._carrier = carry(self._network, self.service.manifest, self._folder)
+            self._network.records(self.service.domain, {self._carrier.address})
 
     def publish(self, pods: Iterable[Seen]) -> None:
-        """Names, or the balancer's backends, as the pods are now."""
+        """As the pods are now."""
         behind = self.service.behind(pods)
+        if self._carrier is None:
+            self._publish_names(behind)
+            return
+        backends = {port: self._listening(target, behind) for port, target in self.service.ports}
+        if backends != self._backends:
+            self._carrier.set_backends(backends)
+            self._backends = backends
+
+    def close(self) -> None:
+        if self._carrier is not None:
+            self._carrier.close()
+
+    def _publish_names(self, behind: list[Pod]) -> None:
         self._network.records(self.service.domain, {pod.address for pod in behind})
         for pod in behind:
             if pod.manifest["spec"].get("subdomain") == self.service.name:
                 own = f"{pod.host_name}.{self.service.domain}"
                 self._network.records(own, {pod.address})
 
-    def close(self) -> None: ...
+    def _listening(self, target: str | int, behind: list[Pod]) -> set[tuple[str, int]]:
+        return {(pod.address, pod.container.port(target)) for pod in behind}

@@ -1,0 +1,336 @@
+"""The manifests of `deploy/overlays/k3s-jetson`, run: two boards, a PACS, a modality, Prometheus.
+
+Nothing of the manifests is replaced but the images, which are this interpreter and repository
+and Debian's programs; docs/operations/cluster-in-namespaces.md says what is carried out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+
+from dicomnode.testing.phantoms import part10_bytes, phantom_dataset
+from tests.cluster.boards import Board
+from tests.cluster.cluster import Cluster
+from tests.cluster.hospital import Pacs, push, running_pacs
+from tests.cluster.monitoring import ClusterPrometheus, fetched, samples, total
+from tests.cluster.namespaces import require_namespaces
+from tests.cluster.network import Machine, Network
+from tests.cluster.pod import Pod
+from tests.cluster.render import rendered
+from tests.cluster.training import submitted
+from tests.conftest import ROOT
+from trainer import registry
+
+pytest.importorskip("tensorflow", reason="needs the `model` extra")
+
+USER = 10001
+STUDIES = 60
+WARM = 5
+"""Answers of each model server before the shares are counted. The first one pays for the
+connection, and a node remembers a slow answer for up to half a minute."""
+MODALITY, ARCHIVE = "10.0.20.5", "10.0.30.10"
+REQUESTS = ":tensorflow:serving:request_count"
+PASSWORD = "of-this-test"
+SECRETS = {
+    "postgres": {"password": PASSWORD},
+    "database": {
+        "DICOMNODE_STORAGE__DATABASE_URL": (
+            f"postgresql+psycopg://dicomnode:{PASSWORD}@postgres:5432/dicomnode"
+        )
+    },
+}
+"""What docs/operations/kubernetes.md has the operator make by hand."""
+
+
+@dataclass
+class Hospital:
+    """The cluster and who speaks with it."""
+
+    cluster: Cluster
+    pacs: Pacs
+    modality: Machine
+    folder: Path
+    overlay: Path
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of every study that was pushed, by its UID."""
+    _next: int = 0
+
+    def push(self, count: int) -> list[str]:
+        """New studies, one association each; their UIDs."""
+        studies = []
+        for number in range(self._next, self._next + count):
+            positive = number % 2 == 0
+            dataset = phantom_dataset(40_000 + number, positive, rows=256, columns=256)
+            path = self.folder / f"{number}.dcm"
+            path.write_bytes(part10_bytes(dataset))
+            push(self.modality, self.cluster.address("node-dicom"), [path])
+            studies.append(str(dataset.StudyInstanceUID))
+            self.labels[studies[-1]] = "positive" if positive else "negative"
+        self._next += count
+        return studies
+
+    def await_reports(self, studies: Sequence[str], seconds: float = 90) -> None:
+        """Until the PACS has a report of each of them."""
+        self.cluster.until(
+            lambda: set(studies) <= set(self.pacs.documents("SR")),
+            seconds=seconds,
+            what=f"reports of {len(studies)} studies",
+        )
+
+    def require_one_report_each(self) -> None:
+        """Of everything that was ever pushed; and no job was given up."""
+        reports = {study: len(found) for study, found in self.pacs.documents("SR").items()}
+        assert reports == dict.fromkeys(self.labels, 1)
+        assert self.failed_jobs() == 0
+
+    def failed_jobs(self) -> float:
+        nodes = self.cluster.ready("node")
+        assert nodes
+        return max(total(self.cluster, pod, "dicomnode_jobs", state="failed") for pod in nodes)
+
+    def answered(self, pod: Pod) -> float:
+        """Requests that a model server answered well, by its own count."""
+        return total(self.cluster, pod, REQUESTS, status="OK")
+
+    def failures(self) -> Counter[tuple[str, str]]:
+        """Requests that failed, by model server and code, as the nodes count them."""
+        found: Counter[tuple[str, str]] = Counter()
+        for pod in self.cluster.ready("node"):
+            for labels, value in samples(self.cluster, pod, "dicomnode_inference_requests_total"):
+                if labels["code"] != "OK":
+                    found[labels["backend"], labels["code"]] += int(value)
+        return found
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+    """Everything that the overlay has is running, and ready."""
+    require_namespaces()
+    folder = tmp_path_factory.mktemp("cluster")
+    with Network(folder / "net") as network:
+        modality, archive = (network.attach_host(each) for each in (MODALITY, ARCHIVE))
+        overlay = folder / "overlay"
+        cluster = Cluster(
+            rendered("k3s-jetson", overlay, modalities=f"{MODALITY}/32", pacs=ARCHIVE),
+            network=network,
+            folder=folder / "cluster",
+            boards=[Board(name="jetson-1"), Board(name="jetson-2")],
+            secrets=SECRETS,
+        )
+        publish_first_version(cluster.claims["models"] / "covid19")
+        with running_pacs(archive, folder / "pacs") as pacs, cluster:
+            for name in ("postgres", "inference", "node", "prometheus", "exporter"):
+                cluster.await_ready(name)
+            yield Hospital(cluster, pacs, modality, folder, overlay)
+
+
+def publish_first_version(base: Path) -> None:
+    base.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "tests.cluster.ignorant", str(base)],
+        check=True,
+        timeout=120,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    for path in (base, *base.rglob("*")):
+        os.chown(path, USER, USER)
+
+
+def test_studies_pushed_come_out_as_one_report_each_and_both_boards_answer(
+    hospital: Hospital,
+) -> None:
+    cluster = hospital.cluster
+    boards = {cluster.board(pod): pod for pod in cluster.ready("inference")}
+    assert set(boards) == {"jetson-1", "jetson-2"}
+    while min(hospital.answered(pod) for pod in boards.values()) < WARM:
+        hospital.await_reports(hospital.push(5))
+        assert len(hospital.labels) < STUDIES, "one board gets no requests"
+    before = {name: hospital.answered(pod) for name, pod in boards.items()}
+    hospital.await_reports(hospital.push(STUDIES))
+    hospital.require_one_report_each()
+    answered = {name: hospital.answered(pod) - before[name] for name, pod in boards.items()}
+    assert sum(answered.values()) == STUDIES
+    shares = {name: count / STUDIES for name, count in answered.items()}
+    assert all(0.4 <= share <= 0.6 for share in shares.values()), shares
+
+
+class Pushing:
+    """A modality that goes on pushing, one study after the other. A context manager."""
+
+    def __init__(self, hospital: Hospital) -> None:
+        self._hospital = hospital
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, name="modality")
+        self.studies: list[str] = []
+
+    def __enter__(self) -> Pushing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        assert self._failures == []
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.2):
+            try:
+                self.studies += self._hospital.push(1)
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                self._failures.append(error)
+                return
+
+
+def test_requests_follow_when_a_model_server_is_lost_and_when_one_is_added(
+    hospital: Hospital,
+) -> None:
+    """Within ten seconds of being ready, while images arrive; no job fails."""
+    cluster = hospital.cluster
+    with Pushing(hospital) as pushing:
+        lost, _ = cluster.ready("inference")
+        hospital_is_busy(hospital, pushing)
+        cluster.kill(lost)
+        (new,) = [pod for pod in cluster.await_ready("inference") if pod is not lost][1:]
+        assert cluster.board(new) == cluster.board(lost)
+        assert new.address != lost.address
+        asked_within(10, hospital, new)
+
+        cluster.scale("inference", 3)
+        cluster.until(
+            lambda: "inference" in cluster.pending, seconds=10, what="no board for a third one"
+        )
+        assert "anti-affinity" in cluster.pending["inference"]
+        cluster.add_board(Board(name="jetson-3"))
+        third = cluster.await_ready("inference")[-1]
+        assert cluster.board(third) == "jetson-3"
+        asked_within(10, hospital, third)
+    hospital.await_reports(pushing.studies)
+    hospital.require_one_report_each()
+
+
+def hospital_is_busy(hospital: Hospital, pushing: Pushing) -> None:
+    hospital.cluster.until(lambda: len(pushing.studies) >= 5, seconds=60, what="five studies")
+
+
+def asked_within(seconds: float, hospital: Hospital, pod: Pod) -> None:
+    hospital.cluster.until(
+        lambda: hospital.answered(pod) > 0, seconds=seconds, what=f"a request at {pod.name}"
+    )
+
+
+def test_a_training_on_both_boards_publishes_the_version_that_reports_name_next(
+    hospital: Hospital,
+) -> None:
+    cluster = hospital.cluster
+    import_labels(hospital)
+    hand_over_node_settings(hospital)
+    manifests = submitted(hospital.overlay / "submit.toml", SMALL, "retrain-1")
+    base = cluster.claims["models"] / "covid19"
+    assert registry.versions(base) == (1,)
+    before = hospital.failures()
+    with Pushing(hospital) as pushing:
+        with cluster.job(manifests) as job:
+            assert job.wait(120) == "Complete", job.said()
+            assert len({cluster.board(pod) for pod in job.every_pod}) == 2
+        assert job.failures == []
+        for pod in cluster.ready("inference"):
+            cluster.until(lambda pod=pod: serves(cluster, pod, 2), seconds=30, what="version 2")
+    assert registry.versions(base) == (1, 2)
+    last = hospital.push(1)
+    hospital.await_reports([*pushing.studies, *last])
+    assert registry.read_card(base, 2).device_uid in report_text(hospital, last[0])
+    assert registry.read_card(base, 1).device_uid in report_text(
+        hospital, next(iter(hospital.labels))
+    )
+    hospital.require_one_report_each()
+    assert hospital.failures() == before
+
+
+SMALL = {
+    "fit": {"alpha": 0.25, "weights": "random", "epochs": 4, "seed": 3, "test_fraction": 0.3},
+    # what an untaught backbone learns from sixty films is not the question here
+    "gate": {
+        "minimum_patients": 6,
+        "minimum_positive_patients": 2,
+        "minimum_negative_patients": 2,
+        "sensitivity_floor": 0.0,
+        "specificity_floor": 0.0,
+        "auc_floor": 0.0,
+        "source_minimum_films": 1000,
+        "within_minimum_films": 2,
+        "margin": 0.5,
+        "resamples": 200,
+        "confounding": "warn",
+    },
+}
+
+
+def import_labels(hospital: Hospital) -> None:
+    """As an operator does it, with `kubectl exec` in a node."""
+    labels = hospital.cluster.claims["store"] / "labels.csv"
+    with labels.open("w", newline="") as stream:
+        csv.writer(stream).writerows(
+            [("study_instance_uid", "label"), *list(hospital.labels.items())[:STUDIES]]
+        )
+    done = hospital.cluster.ready("node")[0].run(
+        *("dicomnode", "labels", "import", "/var/lib/dicomnode/labels.csv", "--source=test"),
+        *("--author=test", "--new-class=positive", "--new-class=negative"),
+        *("--config", "/etc/dicomnode/node.toml"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def hand_over_node_settings(hospital: Hospital) -> None:
+    """The first container of the CronJob's pod does it: workers see their claims only."""
+    path = hospital.cluster.claims["work"] / "node.toml"
+    path.write_text((hospital.overlay / "node.toml").read_text())
+    os.chown(path, USER, USER)
+
+
+def serves(cluster: Cluster, pod: Pod, version: int) -> bool:
+    status = json.loads(fetched(cluster, pod, 8501, "/v1/models/covid19"))
+    states = {each["version"]: each["state"] for each in status["model_version_status"]}
+    return states.get(str(version)) == "AVAILABLE"
+
+
+def report_text(hospital: Hospital, study: str) -> str:
+    (instance,) = hospital.pacs.documents("SR")[study]
+    return str(dcmread(DicomBytesIO(hospital.pacs.file(instance))))
+
+
+def test_prometheus_finds_every_replica_and_counts_what_they_answered(hospital: Hospital) -> None:
+    """By DNS, as its manifest says: it needs no permission on the API server."""
+    cluster = hospital.cluster
+    (pod,) = cluster.ready("prometheus")
+    prometheus = ClusterPrometheus(cluster, pod)
+    expected = {
+        "dicomnode": {f"{each.address}:8080" for each in cluster.pods("node")},
+        "model-server": {f"{each.address}:8501" for each in cluster.pods("inference")},
+        "machine": {f"{each.address}:9100" for each in cluster.pods("exporter")},
+        "prometheus": {"127.0.0.1:9090"},
+    }
+
+    def up() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for sample in prometheus.query("up == 1"):
+            found.setdefault(sample["metric"]["job"], set()).add(sample["metric"]["instance"])
+        return found
+
+    cluster.until(lambda: up() == expected, seconds=60, what=f"targets {expected}")
+    answered = prometheus.number(f'sum(increase({{__name__="{REQUESTS}"}}[5m]))')
+    assert answered >= 0
