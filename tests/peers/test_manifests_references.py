@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import QueuePool
 
 from dicomnode import daemon
 from dicomnode.config import Settings, load
 from dicomnode.dimse import scp
 from dicomnode.modelserver.options import Options, parse
+from dicomnode.storage.database import open_database
 from tests.conftest import ROOT
 from tests.peers.manifests import (
     DEPLOY,
@@ -177,6 +179,18 @@ def test_settings_of_the_node_fit_its_pod_and_the_model_servers(
     assert found.template("inference").ports == {"grpc": served.port, "rest": served.rest_api_port}
     if pod["command"][0] == "dicomnode":
         assert served.host == "0.0.0.0", "ours listens on loopback by default"
+
+
+@pytest.mark.parametrize(("variant", "machines"), [("k3s-jetson", 8), ("k3s-amd64", 20)])
+def test_postgresql_has_connections_for_the_nodes_of_a_large_cluster(
+    variant: str, machines: int
+) -> None:
+    """What each node keeps for ever, and twenty for a burst, a training and a backup."""
+    arguments = container(cluster(variant).template("postgres"))["args"]
+    (maximum,) = [each for each in arguments if each.startswith("max_connections=")]
+    kept = open_database(ROOT, "postgresql+psycopg://node@database/dicomnode").engine.pool
+    assert isinstance(kept, QueuePool)
+    assert int(maximum.partition("=")[2]) >= machines * kept.size() + 20
 
 
 @every_variant
