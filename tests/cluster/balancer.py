@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.acceptance.node import until
-from tests.cluster.network import HOSPITAL, PODS, Network
+from tests.cluster.network import HOSPITAL, JUDGED_BEHIND_THE_BALANCER, PODS, Network
 from tests.cluster.supported import Object, Unsupported
 from tests.conftest import require_program
 
@@ -129,6 +129,15 @@ class Balancer:
                     iifname "{port}" ct mark set {mark}
                     iifname != "{port}" ct mark {mark} meta mark set {mark}
                 }}
+                chain output {{
+                    # a policy's refusal is an answer too
+                    type route hook output priority mangle
+                    ct mark {mark} meta mark set {mark}
+                }}
+                chain forward {{
+                    type filter hook forward priority -10
+                    ip daddr {self.address} meta mark set {JUDGED_BEHIND_THE_BALANCER}
+                }}
             }}
             """,
         )
@@ -200,7 +209,7 @@ defaults
     timeout client 10m
     timeout server 10m
     # a pod that has gone since is not asked again, another is
-    retries 2
+    retries 1
     option redispatch 1
 """
         sections = [
@@ -233,40 +242,39 @@ class Translation:
         self._ports = [int(each["port"]) for each in service["spec"]["ports"]]
         self.address = network.service_address()
         self._table = f"service{next(_MARKS)}"
-        self.set_backends({})
-
-    def set_backends(self, backends: Backends) -> None:
-        rules = "\n".join(
-            f"ip daddr {self.address} tcp dport {port} dnat to numgen random mod {len(pods)} "
-            f"map {{ {_numbered(pods)} }}"
-            for port in self._ports
-            if (pods := backends.get(port, set()))
-        )
         refused = f"ip daddr {self.address} meta l4proto tcp reject with tcp reset"
-        self._network.filter(
-            self._network.hub,
-            f"""table ip {self._table}
-            delete table ip {self._table}
-            table ip {self._table} {{
-                chain of_pods {{
-                    type nat hook prerouting priority dstnat
-                    {rules}
-                }}
-                chain of_boards {{
-                    type nat hook output priority -100
-                    {rules}
-                }}
+        # without a rule that asks for connections, the kernel would forget those that are open
+        # once the last pod is taken from behind the Service
+        network.filter(
+            network.hub,
+            f"""table ip {self._table} {{
+                chain of_pods {{ type nat hook prerouting priority dstnat; }}
+                chain of_boards {{ type nat hook output priority -100; }}
                 chain untranslated_of_pods {{
                     type filter hook forward priority -10
+                    ct state established accept
                     {refused}
                 }}
                 chain untranslated_of_boards {{
                     type filter hook output priority 10
+                    ct state established accept
                     {refused}
                 }}
             }}
             """,
         )
+
+    def set_backends(self, backends: Backends) -> None:
+        chains = [f"ip {self._table} {name}" for name in ("of_pods", "of_boards")]
+        rules = [
+            f"ip daddr {self.address} tcp dport {port} dnat to numgen random mod {len(pods)} "
+            f"map {{ {_numbered(pods)} }}"
+            for port in self._ports
+            if (pods := backends.get(port, set()))
+        ]
+        lines = [f"flush chain {chain}" for chain in chains]
+        lines += [f"add rule {chain} {rule}" for chain in chains for rule in rules]
+        self._network.filter(self._network.hub, "\n".join(lines) + "\n")
 
     def close(self) -> None:
         self._network.filter(self._network.hub, f"delete table ip {self._table}\n")

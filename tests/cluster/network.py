@@ -32,6 +32,8 @@ INSIDE = (PODS, SERVICES, HOSPITAL)
 BOARDS, BOARDS_IN_THE_HOSPITAL = "10.77.0.1", "10.0.10.11"
 """The addresses of the boards themselves: site.yaml's, and the one that pods see."""
 NAME_SERVER = "10.77.255.53"
+JUDGED_BEHIND_THE_BALANCER = 299
+"""The mark of a packet to a balancer that speaks to pods from its clients' addresses."""
 _ROUTED_BEFORE_LOCAL = 100
 _RUNS = itertools.count(1)
 _NAME = re.compile(r"dn([0-9a-f]+)-\d+-")
@@ -68,7 +70,8 @@ class Network:
         self._prefix = f"dn{os.getpid():x}-{next(_RUNS)}"
         self.hub = f"{self._prefix}-hub"
         """The namespace of the boards: what a board itself sends comes from there."""
-        self._folder = folder
+        self.folder = folder
+        """What is written down of it."""
         self._hosts, self._log = folder / "hosts", folder / "dnsmasq.log"
         self._pods, self._others = itertools.count(2), itertools.count(1)
         self._balancers = itertools.count(101)
@@ -78,11 +81,13 @@ class Network:
         """Of everything that there is now, the hub first."""
         self.joined: list[Callable[[str], None]] = []
         """Called with each namespace that is new."""
+        self.leaving: list[Callable[[str], None]] = []
+        """Called with each that will be gone, but at the very end."""
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Network:
         self._remove_left_overs()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._hosts.write_text("")
         try:
             self._start_boards()
@@ -128,6 +133,8 @@ class Network:
     def detach(self, machine: Machine) -> None:
         """The machine is gone from the network, and its names from the name server."""
         if machine.namespace in self.namespaces:
+            for each in self.leaving:
+                each(machine.namespace)
             self.namespaces.remove(machine.namespace)
             run(self._ip, "netns", "del", machine.namespace)
         for addresses in self._records.values():
@@ -141,6 +148,11 @@ class Network:
     def inside(self, namespace: str, *command: str, text: str = "") -> str:
         """The output of a program that runs there and has to succeed."""
         return run(self._ip, "netns", "exec", namespace, *command, text=text)
+
+    def kernel(self, namespace: str, settings: dict[str, int]) -> None:
+        """Settings of sysctl."""
+        written = [f"{key}={value}" for key, value in settings.items()]
+        self.inside(namespace, require_program("sysctl"), "--quiet", "--write", *written)
 
     def filter(self, namespace: str, rules: str) -> None:
         """Rules of nftables: all of them from one moment on, or none."""
@@ -208,7 +220,7 @@ class Network:
             *("--no-resolv", "--no-hosts", "--local=/cluster.local/"),
             *(f"--addn-hosts={self._hosts}", "--local-ttl=0"),
             *("--bind-interfaces", f"--listen-address={NAME_SERVER}"),
-            *(f"--pid-file={self._folder / 'dnsmasq.pid'}", "--log-queries", "--log-facility=-"),
+            *(f"--pid-file={self.folder / 'dnsmasq.pid'}", "--log-queries", "--log-facility=-"),
         ]
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
@@ -217,7 +229,7 @@ class Network:
                 stderr=log,
             )
         # until its handlers are there: a SIGHUP before that would end it
-        written = self._folder / "dnsmasq.pid"
+        written = self.folder / "dnsmasq.pid"
         until(lambda: written.is_file() and written.read_text(), seconds=20, what="a name server")
         self._require_server()
 
@@ -252,8 +264,7 @@ class Network:
         run(self._ip, "netns", "add", name)
         self.namespaces.append(name)
         self.configure(name, "link set lo up\n")
-        settings = [f"{key}={value}" for key, value in kernel.items()]
-        self.inside(name, require_program("sysctl"), "--quiet", "--write", *settings)
+        self.kernel(name, kernel)
 
     def _remove_left_overs(self) -> None:
         """Namespaces of a test process that was killed."""
