@@ -10,144 +10,37 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 
-from dicomnode.testing.phantoms import part10_bytes, phantom_dataset
 from tests.cluster.boards import Board
 from tests.cluster.cluster import Cluster
-from tests.cluster.hospital import Pacs, push, running_pacs
-from tests.cluster.monitoring import ClusterPrometheus, fetched, samples, total
+from tests.cluster.monitoring import ClusterPrometheus, fetched
 from tests.cluster.namespaces import require_namespaces
-from tests.cluster.network import Machine, Network
+from tests.cluster.network import Network
 from tests.cluster.pod import Pod
-from tests.cluster.render import rendered
+from tests.cluster.site import REQUESTS, USER, Hospital, running_hospital
 from tests.cluster.training import submitted
-from tests.conftest import ROOT
 from trainer import registry
 
 pytest.importorskip("tensorflow", reason="needs the `model` extra")
 
-USER = 10001
 STUDIES = 60
 WARM = 5
 """Answers of each model server before the shares are counted. The first one pays for the
 connection, and a node remembers a slow answer for up to half a minute."""
-MODALITY, ARCHIVE = "10.0.20.5", "10.0.30.10"
-REQUESTS = ":tensorflow:serving:request_count"
-PASSWORD = "of-this-test"
-SECRETS = {
-    "postgres": {"password": PASSWORD},
-    "database": {
-        "DICOMNODE_STORAGE__DATABASE_URL": (
-            f"postgresql+psycopg://dicomnode:{PASSWORD}@postgres:5432/dicomnode"
-        )
-    },
-}
-"""What docs/operations/kubernetes.md has the operator make by hand."""
-
-
-@dataclass
-class Hospital:
-    """The cluster and who speaks with it."""
-
-    cluster: Cluster
-    pacs: Pacs
-    modality: Machine
-    folder: Path
-    overlay: Path
-    labels: dict[str, str] = field(default_factory=dict)
-    """Of every study that was pushed, by its UID."""
-    _next: int = 0
-
-    def push(self, count: int) -> list[str]:
-        """New studies, one association each; their UIDs."""
-        studies = []
-        for number in range(self._next, self._next + count):
-            positive = number % 2 == 0
-            dataset = phantom_dataset(40_000 + number, positive, rows=256, columns=256)
-            path = self.folder / f"{number}.dcm"
-            path.write_bytes(part10_bytes(dataset))
-            push(self.modality, self.cluster.address("node-dicom"), [path])
-            studies.append(str(dataset.StudyInstanceUID))
-            self.labels[studies[-1]] = "positive" if positive else "negative"
-        self._next += count
-        return studies
-
-    def await_reports(self, studies: Sequence[str], seconds: float = 90) -> None:
-        """Until the PACS has a report of each of them."""
-        self.cluster.until(
-            lambda: set(studies) <= set(self.pacs.documents("SR")),
-            seconds=seconds,
-            what=f"reports of {len(studies)} studies",
-        )
-
-    def require_one_report_each(self) -> None:
-        """Of everything that was ever pushed; and no job was given up."""
-        reports = {study: len(found) for study, found in self.pacs.documents("SR").items()}
-        assert reports == dict.fromkeys(self.labels, 1)
-        assert self.failed_jobs() == 0
-
-    def failed_jobs(self) -> float:
-        nodes = self.cluster.ready("node")
-        assert nodes
-        return max(total(self.cluster, pod, "dicomnode_jobs", state="failed") for pod in nodes)
-
-    def answered(self, pod: Pod) -> float:
-        """Requests that a model server answered well, by its own count."""
-        return total(self.cluster, pod, REQUESTS, status="OK")
-
-    def failures(self) -> Counter[tuple[str, str]]:
-        """Requests that failed, by model server and code, as the nodes count them."""
-        found: Counter[tuple[str, str]] = Counter()
-        for pod in self.cluster.ready("node"):
-            for labels, value in samples(self.cluster, pod, "dicomnode_inference_requests_total"):
-                if labels["code"] != "OK":
-                    found[labels["backend"], labels["code"]] += int(value)
-        return found
 
 
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
-    """Everything that the overlay has is running, and ready."""
     require_namespaces()
     folder = tmp_path_factory.mktemp("cluster")
-    with Network(folder / "net") as network:
-        modality, archive = (network.attach_host(each) for each in (MODALITY, ARCHIVE))
-        overlay = folder / "overlay"
-        cluster = Cluster(
-            rendered("k3s-jetson", overlay, modalities=f"{MODALITY}/32", pacs=ARCHIVE),
-            network=network,
-            folder=folder / "cluster",
-            boards=[Board(name="jetson-1"), Board(name="jetson-2")],
-            secrets=SECRETS,
-        )
-        publish_first_version(cluster.claims["models"] / "covid19")
-        with running_pacs(archive, folder / "pacs") as pacs, cluster:
-            for name in ("postgres", "inference", "node", "prometheus", "exporter"):
-                cluster.await_ready(name)
-            yield Hospital(cluster, pacs, modality, folder, overlay)
-
-
-def publish_first_version(base: Path) -> None:
-    base.mkdir()
-    subprocess.run(
-        [sys.executable, "-m", "tests.cluster.ignorant", str(base)],
-        check=True,
-        timeout=120,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-    )
-    for path in (base, *base.rglob("*")):
-        os.chown(path, USER, USER)
+    with Network(folder / "net") as network, running_hospital(network, folder) as running:
+        yield running
 
 
 def test_studies_pushed_come_out_as_one_report_each_and_both_boards_answer(
@@ -188,7 +81,7 @@ class Pushing:
         assert self._failures == []
 
     def _run(self) -> None:
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(0.3):
             try:
                 self.studies += self._hospital.push(1)
             except (AssertionError, subprocess.TimeoutExpired) as error:
@@ -199,7 +92,8 @@ class Pushing:
 def test_requests_follow_when_a_model_server_is_lost_and_when_one_is_added(
     hospital: Hospital,
 ) -> None:
-    """Within ten seconds of being ready, while images arrive; no job fails."""
+    """Within ten seconds of being ready, while images arrive; no job fails. One that is taken
+    away in order is missed by nobody."""
     cluster = hospital.cluster
     with Pushing(hospital) as pushing:
         lost, _ = cluster.ready("inference")
@@ -219,6 +113,12 @@ def test_requests_follow_when_a_model_server_is_lost_and_when_one_is_added(
         third = cluster.await_ready("inference")[-1]
         assert cluster.board(third) == "jetson-3"
         asked_within(10, hospital, third)
+
+        before = hospital.failures()
+        cluster.scale("inference", 2)
+        cluster.until(lambda: third.ending, seconds=10, what="one that has to go")
+        cluster.until(lambda: not third.running(), seconds=60, what="its end")
+        assert hospital.failures() == before, "one that ends in order refuses nobody"
     hospital.await_reports(pushing.studies)
     hospital.require_one_report_each()
 
@@ -332,5 +232,22 @@ def test_prometheus_finds_every_replica_and_counts_what_they_answered(hospital: 
         return found
 
     cluster.until(lambda: up() == expected, seconds=60, what=f"targets {expected}")
-    answered = prometheus.number(f'sum(increase({{__name__="{REQUESTS}"}}[5m]))')
-    assert answered >= 0
+    for each in cluster.ready("inference"):
+        cluster.until(
+            lambda each=each: counted(prometheus, each) == hospital.answered(each) > 0,
+            seconds=60,
+            what=f"Prometheus counts what {each.name} does",
+        )
+
+
+def counted(prometheus: ClusterPrometheus, pod: Pod) -> float:
+    labels = f'instance="{pod.address}:8501",status="OK"'
+    return prometheus.number(f'sum({{__name__="{REQUESTS}",{labels}}})')
+
+
+def test_what_does_not_run_is_said(hospital: Hospital) -> None:
+    workloads = [line for line in hospital.cluster.left_out if line.startswith("Deployment")]
+    assert workloads == [
+        "Deployment grafana: Debian has no Grafana",
+        "Deployment jupyter: it is not installed here, and no replica is asked for on boards",
+    ]

@@ -38,9 +38,11 @@ class Cluster:
         folder: Path,
         boards: Sequence[Board],
         secrets: dict[str, dict[str, str]] | None = None,
+        changed: Callable[[list[Pod]], None] | None = None,
         hurry: float = HURRY,
     ) -> None:
-        """`secrets` are those that the operator makes by hand."""
+        """`secrets` are those that the operator makes by hand. `changed` is told who is there
+        whenever a pod comes or goes, before it is started or named."""
         self.network, self._folder = network, folder
         self._control = ControlPlane(
             objects,
@@ -48,6 +50,7 @@ class Cluster:
             folder=folder,
             boards=boards,
             secrets=secrets or {},
+            changed=changed or (lambda _: None),
             hurry=hurry,
         )
         self._lock = threading.RLock()

@@ -54,9 +54,11 @@ class ControlPlane:
         folder: Path,
         boards: Sequence[Board],
         secrets: dict[str, dict[str, str]],
+        changed: Callable[[list[Pod]], None],
         hurry: float,
     ) -> None:
         self._network, self._folder, self._hurry = network, folder, hurry
+        self._changed = changed
         self.boards = list(boards)
         self.volumes = Volumes(secrets=dict(secrets))
         self.workloads: dict[str, Workload] = {}
@@ -66,8 +68,6 @@ class ControlPlane:
         """Owners whose next pod no board has room for, and why."""
         self.every_pod: list[Pod] = []
         """Also those that are gone, for their logs."""
-        self.changed: Callable[[list[Pod]], None] = lambda _: None
-        """Told who is there whenever a pod comes or goes, before it is started or named."""
         self._kubelets: dict[str, Kubelet] = {}
         self._jobs: dict[str, Pod] = {}
         self._boards: dict[str, str] = {}
@@ -136,7 +136,7 @@ class ControlPlane:
             folder=self._folder / "pods" / f"{manifest['metadata']['name']}-{next(self._numbers)}",
             environment=environment,
             named=False,
-            attached=lambda pod: self.changed([*self.all_pods(), pod]),
+            attached=lambda pod: self._changed([*self.all_pods(), pod]),
         )
         self._boards[pod.name], self._owners[pod.name] = board, owner
         self.every_pod.append(pod)
@@ -156,7 +156,7 @@ class ControlPlane:
         self._jobs.pop(pod.name, None)
         self.publish()
         pod.remove()
-        self.changed(self.all_pods())
+        self._changed(self.all_pods())
 
     def clear(self) -> None:
         """At the end: every pod, and what carries Services."""
@@ -185,6 +185,7 @@ class ControlPlane:
         if manifest is not None:
             pod = self.place(manifest, workload.name, {})
             if pod is not None:
+                workload.placed()
                 self._kubelets[pod.name] = Kubelet(pod, factor=self._hurry)
 
     # What is read -----------------------------------------------------------------------------

@@ -83,7 +83,7 @@ IMAGES = {
 
 ABSENT = {
     "grafana": "Debian has no Grafana",
-    "jupyter": "Debian's JupyterLab is not the image's, and no replica is asked for on boards",
+    "jupyter": "it is not installed here, and no replica is asked for on boards",
     "gpu-check": "there is no GPU",
 }
 

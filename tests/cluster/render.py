@@ -19,15 +19,16 @@ from tests.peers.manifests import DEPLOY, _kustomize
 from trainer.submit import toml
 
 
-def rendered(overlay: str, folder: Path, *, modalities: str, pacs: str) -> list[Object]:
+def rendered(overlay: str, folder: Path, *, modality: str, pacs: str) -> list[Object]:
     """The objects of a copy of the overlay in `folder`.
 
-    `modalities` is the network that images come from, `pacs` the address that reports go to.
+    `modality` is the address that images come from, and the only one that the node believes;
+    `pacs` is the one that reports go to.
     """
     source = DEPLOY / "overlays" / overlay
     shutil.copytree(source, folder)
-    _fill_in_site(folder / "site.yaml", modalities, pacs)
-    _fill_in_node(folder / "node.toml", pacs)
+    _fill_in_site(folder / "site.yaml", modality, pacs)
+    _fill_in_node(folder / "node.toml", modality, pacs)
     path = folder / "kustomization.yaml"
     document: dict[str, Any] = yaml.safe_load(path.read_text())
     here = folder.resolve()
@@ -40,16 +41,18 @@ def rendered(overlay: str, folder: Path, *, modalities: str, pacs: str) -> list[
     return _kustomize(here)
 
 
-def _fill_in_site(path: Path, modalities: str, pacs: str) -> None:
+def _fill_in_site(path: Path, modality: str, pacs: str) -> None:
     document = yaml.safe_load(path.read_text())
     spec = document["spec"]
-    spec["modalities"] = [{"ipBlock": {"cidr": modalities}}]
+    spec["modalities"] = [{"ipBlock": {"cidr": f"{modality}/32"}}]
     spec["destinations"]["addresses"] = [{"ipBlock": {"cidr": f"{pacs}/32"}}]
     path.write_text(yaml.safe_dump(document))
 
 
-def _fill_in_node(path: Path, pacs: str) -> None:
+def _fill_in_node(path: Path, modality: str, pacs: str) -> None:
     tables = tomllib.loads(path.read_text())
+    for peer in tables["dimse"]["peers"]:
+        peer["host"] = modality
     for destination in tables["destinations"]:
         destination["host"] = pacs
     path.write_text(toml.dumps(tables))

@@ -7,13 +7,8 @@ pods are what changes. Pods of a StatefulSet have numbers, and claims of their o
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Callable
 
 from tests.cluster.supported import DEPLOYMENT, STATEFUL_SET, Object, require
-
-Start = Callable[[Object], bool]
-"""Place and start the pod of a manifest; False when no board has room for it."""
 
 
 class Workload:
@@ -27,7 +22,7 @@ class Workload:
         known = DEPLOYMENT if self.kind == "Deployment" else STATEFUL_SET
         require(spec, known, f"{self.kind} {self.name}")
         self.replicas: int = spec.get("replicas", 1)
-        self._numbers = itertools.count(1)
+        self._number = 1
 
     @property
     def claims(self) -> list[Object]:
@@ -47,7 +42,7 @@ class Workload:
         if self.kind == "Deployment":
             if len(present) >= self.replicas:
                 return None
-            return self._pod(f"{self.name}-{next(self._numbers):05}")
+            return self._pod(f"{self.name}-{self._number:05}")
         for number in range(self.replicas):
             name = f"{self.name}-{number}"
             if name not in present:
@@ -55,6 +50,10 @@ class Workload:
             if not present[name]:
                 return None  # one after the other, each when the one before is ready
         return None
+
+    def placed(self) -> None:
+        """The pod that was wanted is there."""
+        self._number += 1
 
     def surplus(self, present: dict[str, bool]) -> str | None:
         """The pod that has to go, if one has to: one that is not ready, else the newest."""
