@@ -292,6 +292,9 @@ def test_databases_can_be_kept_off_the_sd_card(board: Board) -> None:
     board.must("apply", "k3s")
     settings = yaml.safe_load(board.text("etc/rancher/k3s/config.yaml"))
     assert settings["default-local-storage-path"] == "/srv/local"
+    unit = board.text("etc/systemd/system/k3s.service")
+    before, _, _ = unit.partition("[Service]")
+    assert 'RequiresMountsFor="/srv/local"' in before.splitlines(), "or an empty folder is used"
 
 
 def test_the_token_is_never_said(board: Board) -> None:

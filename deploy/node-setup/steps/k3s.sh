@@ -164,6 +164,8 @@ unit_file() {
 Description=k3s $ROLE (dicomnode)
 Wants=network-online.target
 After=network-online.target dicomnode-zram.service$after
+# A disk that is not mounted must not become an empty folder on the SD card, with an empty database.
+RequiresMountsFor="$LOCAL_STORAGE"
 
 [Service]
 Type=notify
