@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from tests.conftest import require_program
+from tests.peers.manifests import cluster
 from tests.unit.monitoring import MONITORING, RULES
+from tests.unit.network_policies import Pod, allows
 
 pytestmark = pytest.mark.peer("promtool")
 
@@ -62,8 +64,24 @@ def test_kustomize_packs_the_files_as_they_are() -> None:
 def test_kustomize_renders_the_variant_for_the_prometheus_operator() -> None:
     rendered = list(yaml.safe_load_all(ran("kubectl", "kustomize", "operator")))
     kinds = [document["kind"] for document in rendered]
-    assert sorted(set(kinds)) == ["PrometheusRule", "Service", "ServiceMonitor"]
+    assert sorted(set(kinds)) == ["NetworkPolicy", "PrometheusRule", "Service", "ServiceMonitor"]
     assert kinds.count("ServiceMonitor") == kinds.count("Service") == 3
+
+
+def test_the_operators_prometheus_is_let_in_to_figures_and_nobody_else_of_its_namespace() -> None:
+    rendered = list(yaml.safe_load_all(ran("kubectl", "kustomize", "operator")))
+    added = [document for document in rendered if document["kind"] == "NetworkPolicy"]
+    found = cluster("k3s-jetson")
+    policies = [*found.of("NetworkPolicy"), *added]
+    prometheus = Pod("prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
+    grafana = Pod("grafana", {"app.kubernetes.io/name": "grafana"}, "monitoring")
+    for name, port in (("node", 8080), ("inference", 8501), ("exporter", 9100)):
+        pod = found.template(name).pod()
+        assert allows(policies, prometheus, pod, port), name
+        assert not allows(policies, grafana, pod, port), name
+        assert not allows(found.of("NetworkPolicy"), prometheus, pod, port), "it needs no policy"
+    assert not allows(policies, prometheus, found.template("node").pod(), 11112)
+    assert not allows(policies, prometheus, found.template("postgres").pod(), 5432)
 
 
 LOOKED_UP = """\
