@@ -34,13 +34,14 @@ def accept(
     statements = _statements(database.engine.dialect)
 
     def work(connection: Connection) -> Acceptance:
-        held = statements.identity.run(connection, {"uid": received.sop_instance_uid}).first()
+        held = statements.identity.run(connection, {"uid": received.sop_instance_uid})
         if held is not None:
-            same = tuple(held) == _identity(received)
+            same = held == _identity(received)
             return Acceptance.DUPLICATE if same else Acceptance.CONFLICT
         statements.study.run(connection, _study_values(received))
         kept = statements.instance.run(connection, instance_values(received, path))
-        instance_id = kept.scalar_one()
+        assert kept is not None  # RETURNING
+        (instance_id,) = kept
         if not received.own_product:
             study = received.study_instance_uid
             analyse = new_job(JobKind.ANALYSE, str(instance_id), study, now=now, run_at=now)

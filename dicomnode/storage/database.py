@@ -82,6 +82,8 @@ class Database:
         return statement if self.dialect == "sqlite" else statement.with_for_update()
 
     def close(self) -> None:
+        if self._group is not None:
+            self._group.close()
         self.engine.dispose()
 
     def _in_transaction(self, work: Callable[[Connection], T]) -> T:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, CursorResult, Dialect
+from sqlalchemy import BindParameter, Connection, Dialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -25,27 +26,45 @@ class Prepared:
     def __init__(self, statement: Any, dialect: Dialect, keys: tuple[str, ...] | None = None):
         compiled: SQLCompiler = statement.compile(dialect=dialect, column_keys=keys)
         self._text = str(compiled)
-        self._positional = compiled.positiontup is not None
+        self._dialect = dialect
+        self._is_positional = compiled.positiontup is not None
         binds = {name: bind for bind, name in compiled.bind_names.items()}
-        self._parameters = [
-            (name, _converter(binds[name], dialect), compiled.params[name])
-            for name in compiled.positiontup or binds
-        ]
+        self._names = tuple(compiled.positiontup or binds)
+        self._literals = {name: compiled.params[name] for name in self._names}
+        converters = ((name, _converter(binds[name], dialect)) for name in self._names)
+        self._converters = [(name, convert) for name, convert in converters if convert]
 
-    def run(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
-        """Execute with `values` by name; columns come back as the driver gives them."""
-        converted = [
-            convert(values.get(name, literal)) for name, convert, literal in self._parameters
-        ]
-        if self._positional:
-            return connection.exec_driver_sql(self._text, tuple(converted))
-        names = (name for name, _, _ in self._parameters)
-        return connection.exec_driver_sql(self._text, dict(zip(names, converted, strict=True)))
+    def run(self, connection: Connection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Execute with `values` by name; the first row as the driver gives it, if there is
+        one. Raises `DBAPIError` as SQLAlchemy does."""
+        given = {**self._literals, **values}
+        for name, convert in self._converters:
+            given[name] = convert(given[name])
+        if self._dialect.name == "sqlite":
+            return self._run_in_driver(connection, [given[name] for name in self._names])
+        ordered = {name: given[name] for name in self._names}
+        parameters = tuple(ordered.values()) if self._is_positional else ordered
+        result = connection.exec_driver_sql(self._text, parameters)
+        row = result.first() if result.returns_rows else None
+        return None if row is None else tuple(row)
+
+    def _run_in_driver(self, connection: Connection, values: list[Any]) -> tuple[Any, ...] | None:
+        """Past SQLAlchemy: a connection to a file is never lost, so there is nothing that
+        SQLAlchemy would have to notice."""
+        driver = self._dialect.loaded_dbapi
+        try:
+            cursor = connection.connection.cursor()
+            try:
+                cursor.execute(self._text, values)
+                row: tuple[Any, ...] | None = cursor.fetchone()
+                return row
+            finally:
+                cursor.close()
+        except driver.Error as error:
+            raise DBAPIError.instance(
+                self._text, None, error, driver.Error, hide_parameters=True, dialect=self._dialect
+            ) from error
 
 
-def _converter(bind: BindParameter[Any], dialect: Dialect) -> Callable[[Any], Any]:
-    return bind.type.dialect_impl(dialect).bind_processor(dialect) or _unchanged
-
-
-def _unchanged(value: Any) -> Any:
-    return value
+def _converter(bind: BindParameter[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    return bind.type.dialect_impl(dialect).bind_processor(dialect)

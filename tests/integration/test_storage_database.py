@@ -172,7 +172,7 @@ def test_a_full_disk_is_told_from_other_trouble(sqlite_store: Storage) -> None:
 def test_a_locked_database_is_an_outage(
     sqlite_store: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sqlite_store.database.engine.dispose()
+    sqlite_store.database.close()
     monkeypatch.setattr(database, "BUSY_MILLISECONDS", 1)
     other = sqlite3.connect(sqlite_store.files.root / SQLITE_NAME, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
