@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -48,9 +47,9 @@ from dicomnode.dimse.peer_errors import (
     NodeStopping,
     PeerAborted,
     PeerClosed,
-    PeerSilent,
     ProtocolViolation,
 )
+from dicomnode.dimse.transport import Transport
 from dicomnode.dimse.verification import Answer
 from dicomnode.logs import get_logger
 from dicomnode.metrics import Metrics
@@ -86,12 +85,10 @@ class Association:
     """Serves one transport connection to its end; `run` is the body of a thread."""
 
     def __init__(self, connection: socket.socket, address: str, acceptor: Acceptor) -> None:
-        self._socket = connection
+        self._transport = Transport(connection)
         self._address = address
         self._acceptor = acceptor
-        self._inflow = Inflow(self._receive_into)
-        self._deadline = 0.0
-        self._timeout = 0.0
+        self._inflow = Inflow(self._transport.receive_into)
         self._maximum_length = 0
         self._requestor: Requestor | None = None
         self._reader: MessageReader | None = None
@@ -105,23 +102,24 @@ class Association:
         finally:
             self._abandon()
             self._acceptor.leave_place(self)
-            self._linger()
-            self._socket.close()
+            artim = self._acceptor.settings.artim_timeout_seconds
+            self._transport.linger(min(_LINGER_SECONDS, artim))
+            self._transport.close()
 
     def wake_if_idle(self) -> None:
         """Another thread wants the association to end unless a message is under way."""
         if self._reader is None or self._reader.between_messages:
-            self._shut(socket.SHUT_RD)
+            self._transport.shut(socket.SHUT_RD)
 
     def cut(self) -> None:
         """Another thread ends the association at once."""
-        self._shut(socket.SHUT_RDWR)
+        self._transport.shut(socket.SHUT_RDWR)
 
     # ------------------------------------------------------------------ Sta2
 
     def _serve_connection(self) -> None:
         settings = self._acceptor.settings
-        self._wait_at_most(settings.artim_timeout_seconds)
+        self._transport.wait_at_most(settings.artim_timeout_seconds)
         request = self._receive_request()
         if request is None:
             return
@@ -141,7 +139,7 @@ class Association:
             return
         self._requestor = answer.requestor
         self._maximum_length = request.maximum_length
-        self._send(
+        self._transport.send(
             associate.encode_accept(
                 request,
                 answer.answers,
@@ -180,7 +178,7 @@ class Association:
             called_ae_title=_printable(request.called_ae_title),
             peer=self._address,
         )
-        self._send(encode_reject(*rejection.numbers))
+        self._transport.send(encode_reject(*rejection.numbers))
 
     # ------------------------------------------------------------------ Sta6
 
@@ -190,12 +188,12 @@ class Association:
         while True:
             if self._acceptor.stopping() and reader.between_messages:
                 raise NodeStopping("this node stops")
-            self._wait_at_most(settings.idle_timeout_seconds)
+            self._transport.wait_at_most(settings.idle_timeout_seconds)
             kind, length = self._receive_header()
             if kind == PduType.P_DATA_TF:
                 self._receive_data(length, reader)
             elif kind == PduType.A_RELEASE_RQ:
-                self._send(A_RELEASE_RP)
+                self._transport.send(A_RELEASE_RP)
                 return
             elif kind == PduType.A_ABORT:
                 raise PeerAborted("the peer aborted")
@@ -234,7 +232,7 @@ class Association:
         for response in reception.finish():
             self._send_response(context_id, response)
         # whatever the answer took, the peer's time starts now
-        self._wait_at_most(self._acceptor.settings.idle_timeout_seconds)
+        self._transport.wait_at_most(self._acceptor.settings.idle_timeout_seconds)
 
     def _send_response(self, context_id: int, response: Response) -> None:
         pdus = [
@@ -253,7 +251,7 @@ class Association:
                 maximum_length=self._maximum_length,
             )
         for pdu in pdus:
-            self._send(pdu)
+            self._transport.send(pdu)
 
     # ------------------------------------------------------------------ the end
 
@@ -272,7 +270,7 @@ class Association:
         if by_us:
             self._acceptor.metrics.associations_rejected.labels(ended.code).inc()
             with contextlib.suppress(AssociationEnded):  # it has ended; there is nobody to tell
-                self._send(last_word)
+                self._transport.send(last_word)
         log.log(
             30 if by_us and not isinstance(ended, NodeStopping) else 20,
             "association.ended",
@@ -285,58 +283,9 @@ class Association:
     def _is_stop(self, ended: AssociationEnded) -> bool:
         return isinstance(ended, PeerClosed) and self._acceptor.stopping()
 
-    def _linger(self) -> None:
-        """Sta13: read and drop until the peer closes, for closing over unread bytes would
-        reset the connection and take our last PDU with it."""
-        self._shut(socket.SHUT_WR)
-        deadline = time.monotonic() + min(
-            _LINGER_SECONDS, self._acceptor.settings.artim_timeout_seconds
-        )
-        with contextlib.suppress(OSError):  # whichever way the connection ends is an end
-            while (left := deadline - time.monotonic()) > 0:
-                self._socket.settimeout(left)
-                if not self._socket.recv(65536):
-                    return
-
-    # ------------------------------------------------------------------ transport
-
     def _receive_header(self) -> tuple[int, int]:
         kind, length = HEADER.unpack(self._inflow.take(HEADER.size))
         return kind, length
-
-    def _wait_at_most(self, seconds: float) -> None:
-        """The next PDU has to be complete in this time. The socket's own timeout bounds one
-        wait, the deadline a peer that drips, so silence lasts at most twice as long."""
-        self._deadline = time.monotonic() + seconds
-        if seconds != self._timeout:
-            self._timeout = seconds
-            self._socket.settimeout(seconds)
-
-    def _receive_into(self, view: memoryview) -> int:
-        if time.monotonic() > self._deadline:
-            raise PeerSilent(f"no complete PDU within {self._timeout:g} s")
-        try:
-            received = self._socket.recv_into(view)
-            # a sender with Nagle's algorithm waits for our acknowledgement of its command
-            # before it sends the data set; the kernel would delay that by 40 ms
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            return received
-        except TimeoutError as error:
-            raise PeerSilent(f"nothing arrived within {self._timeout:g} s") from error
-        except OSError as error:
-            raise PeerClosed(f"the connection broke: {error.strerror}") from error
-
-    def _send(self, pdu: bytes) -> None:
-        try:
-            self._socket.sendall(pdu)
-        except TimeoutError as error:
-            raise PeerSilent(f"the peer read nothing within {self._timeout:g} s") from error
-        except OSError as error:
-            raise PeerClosed(f"the connection broke: {error.strerror}") from error
-
-    def _shut(self, how: int) -> None:
-        with contextlib.suppress(OSError):  # not connected any more: that is what was wanted
-            self._socket.shutdown(how)
 
 
 class _Silence:

@@ -19,7 +19,7 @@ from dicomnode.errors import NotAnInstance
 
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sxxI")
-_WRITE_BACK_BYTES = 256 * 1024
+_PIECE_BYTES = 256 * 1024
 
 
 def encode_file_meta(
@@ -111,8 +111,11 @@ def _walk_file_meta(walk: ElementWalk) -> tuple[dict[int, bytes], int]:
 class PartTenFile:
     """A new file in `folder`: `file_meta`, then the data set's bytes as they come.
 
-    `size` counts the whole file; `digest()` is the SHA-256 (hex) of the data set alone.
-    Every method raises `OSError` as the system does.
+    They are gathered, and written and hashed in pieces of one size: senders cut them into 16 KiB
+    or less, and around each call the thread gives up the interpreter to another
+    association's. After `complete` everything is in the file. `size` counts the whole file;
+    `digest()` is the SHA-256 (hex) of the data set alone. Every method raises `OSError` as
+    the system does.
     """
 
     def __init__(self, folder: Path, file_meta: bytes) -> None:
@@ -120,22 +123,30 @@ class PartTenFile:
         self._fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
         self._data_set_start = len(file_meta)
         self._hash = hashlib.sha256()
-        self.size = 0
-        self._on_its_way = 0
-        try:
-            self._append(memoryview(file_meta))
-        except OSError:
-            self.discard()
-            raise
+        self._gathered = memoryview(bytearray(_PIECE_BYTES))
+        self._gathered[: len(file_meta)] = file_meta
+        self._hashed = self._data_set_start
+        """What is gathered is hashed from here; the file meta information is not."""
+        self._filled = self.size = len(file_meta)
+        self._written = 0
 
     def write(self, data: memoryview) -> None:
-        self._append(data)
-        self._hash.update(data)
-        if self.size - self._on_its_way >= _WRITE_BACK_BYTES:
-            self._start_write_back()
+        self.size += len(data)
+        while data:
+            taken = min(len(data), _PIECE_BYTES - self._filled)
+            self._gathered[self._filled : self._filled + taken] = data[:taken]
+            self._filled += taken
+            data = data[taken:]
+            if self._filled == _PIECE_BYTES:
+                self._write_out()
+                self._start_write_back()
+
+    def complete(self) -> None:
+        """No more bytes come: what is gathered goes to the file."""
+        self._write_out()
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes of the data set."""
+        """Up to `count` bytes of the data set, once it is complete."""
         return os.pread(self._fd, count, self._data_set_start + offset)
 
     def digest(self) -> str:
@@ -151,16 +162,17 @@ class PartTenFile:
         self.close()
         self.path.unlink(missing_ok=True)
 
+    def _write_out(self) -> None:
+        piece = self._gathered[: self._filled]
+        while piece:
+            piece = piece[os.write(self._fd, piece) :]
+        self._written += self._filled
+        self._hash.update(self._gathered[self._hashed : self._filled])
+        self._hashed = self._filled = 0
+
     def _start_write_back(self) -> None:
         """Let the disk begin while the rest arrives, so that the fsync before the answer finds
         little left to do. On Linux this advice starts writing dirty pages and waits for
         nothing; they are not dropped, for they are not clean yet."""
-        length = self.size - self._on_its_way
-        os.posix_fadvise(self._fd, self._on_its_way, length, os.POSIX_FADV_DONTNEED)
-        self._on_its_way = self.size
-
-    def _append(self, data: memoryview) -> None:
-        while data:
-            written = os.write(self._fd, data)
-            self.size += written
-            data = data[written:]
+        start = self._written - _PIECE_BYTES
+        os.posix_fadvise(self._fd, start, _PIECE_BYTES, os.POSIX_FADV_DONTNEED)

@@ -174,6 +174,7 @@ class _StoreReception:
             raise self._refused
         assert self._file is not None
         try:
+            self._file.complete()
             facts = read_facts(self._file.read_at, self._request.context.transfer_syntax)
         except NotAnInstance as error:
             raise _cannot_understand(error) from error
