@@ -141,6 +141,7 @@ wanted() {
         wheels/*) chosen wheels ;;
         manifests/*) chosen manifests ;;
         node-setup/*) chosen setup ;;
+        docs/* | deploy/* | CHANGELOG.md) return 1 ;; # read on the stick
     esac
 }
 

@@ -171,6 +171,8 @@ def _fill(
     setup = ROOT / "deploy" / "node-setup"
     for path in sorted(p for p in setup.rglob("*") if p.is_file() and p.name != "board.env"):
         bundle.add(path, f"node-setup/{path.relative_to(setup)}")
+    for path in manual():
+        bundle.add(path, str(path.relative_to(ROOT)))
     for name, text in manifests.items():
         bundle.write(f"manifests/{name}.yaml", text)
     described = []
@@ -205,6 +207,12 @@ def _fill(
         "wheels": options.wheels,
     }
     return bundle.finish(description)
+
+
+def manual() -> list[Path]:
+    """What an operator reads on site, and the examples that it leads to, where its links lead."""
+    found = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy" / "examples").iterdir()]
+    return [ROOT / "CHANGELOG.md", *sorted(path for path in found if path.is_file())]
 
 
 def _now() -> str:

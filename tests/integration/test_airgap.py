@@ -212,6 +212,24 @@ def test_a_bundle_says_what_is_in_it_and_can_be_made_again_to_the_byte(
     )
 
 
+def test_the_manual_is_on_the_stick_and_its_links_lead_somewhere_there(
+    made: tuple[Path, str],
+) -> None:
+    """Where the cluster is there is no internet to look things up."""
+    manual = made[0] / "docs" / "operations"
+    assert (manual / "bare-boards.md").read_bytes() == (
+        ROOT / "docs" / "operations" / "bare-boards.md"
+    ).read_bytes()
+    links = {
+        (page, link)
+        for page in [*manual.glob("*.md"), made[0] / "docs" / "operations.md"]
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    }
+    assert len(links) > 30
+    dead = {link for page, link in links if not (page.parent / link).exists()}
+    assert dead <= {"../../deploy/base/trainer-rbac.yaml"}, "manifests are there as rendered"
+
+
 def test_empty_slots_are_told_all_at_once_with_the_command_that_fills_each(
     workshop: Workshop,
 ) -> None:
