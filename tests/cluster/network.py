@@ -193,7 +193,10 @@ class Network:
             for name, addresses in sorted(self._records.items())
             for address in sorted(addresses)
         ]
-        self._hosts.write_text("".join(lines))
+        # by another file: one that is being written would be read as one without names
+        written = self._hosts.with_suffix(".new")
+        written.write_text("".join(lines))
+        written.replace(self._hosts)
         self._require_server()
         assert self._server is not None
         self._server.send_signal(signal.SIGHUP)  # dnsmasq reads its files again

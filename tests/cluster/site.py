@@ -32,7 +32,8 @@ _SECRETS = {
     "postgres": {"password": _PASSWORD},
     "database": {
         "DICOMNODE_STORAGE__DATABASE_URL": (
-            f"postgresql+psycopg://dicomnode:{_PASSWORD}@postgres:5432/dicomnode"
+            f"postgresql+psycopg://dicomnode:{_PASSWORD}"
+            "@postgres.dicomnode.svc.cluster.local.:5432/dicomnode"
         )
     },
 }

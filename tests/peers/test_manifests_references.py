@@ -168,7 +168,9 @@ def test_settings_of_the_node_fit_its_pod_and_the_model_servers(
     assert settings.serving.model_name == served.model_name
     assert settings.serving.engine == "external"
     (target,) = settings.serving.targets
-    service, _, port = target.removeprefix("dns:///").partition(":")
+    name, _, port = target.removeprefix("dns:///").partition(":")
+    service, _, domain = name.partition(".")
+    assert domain == "dicomnode.svc.cluster.local.", "a shorter name reaches the machines' own DNS"
     assert int(port) == served.port
     spec = found.one("Service", service)["spec"]
     assert spec["clusterIP"] == "None"
