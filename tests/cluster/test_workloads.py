@@ -117,6 +117,13 @@ def deployment(replicas: int = 1, pod: Object | None = None, **more: Any) -> Obj
     }
 
 
+def stateful_set(replicas: int, **more: Any) -> Object:
+    made = deployment(replicas, **more)
+    made["kind"] = "StatefulSet"
+    made["spec"]["serviceName"] = "web"
+    return made
+
+
 def named(asker: Pod, name: str) -> set[str]:
     """The A records, as a pod sees them."""
     found = asker.run("getent", "ahostsv4", name).stdout.splitlines()
@@ -184,12 +191,20 @@ def test_a_lost_pod_is_replaced_where_there_is_room(run: Run):
         assert named(new, "web") <= {second.address, new.address}
 
 
-@pytest.mark.parametrize(("deaf", "said"), [(False, "ended by SIGTERM"), (True, "")])
+@pytest.mark.parametrize(
+    ("deaf", "pre_stop", "said", "code"),
+    [
+        (False, 1, "ended by SIGTERM", 0),
+        (True, 1, "", 137),
+        # longer than there is time for: it is never asked
+        (False, 60, "", 137),
+    ],
+)
 def test_a_pod_ends_after_its_pre_stop_by_a_signal_and_then_by_force(
-    run: Run, deaf: bool, said: str
+    run: Run, deaf: bool, pre_stop: int, said: str, code: int
 ):
     more = {
-        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": pre_stop}}},
         "env": [{"name": "DEAF", "value": "yes" if deaf else ""}],
     }
     with run(deployment(2, {"terminationGracePeriodSeconds": 2}, **more)) as cluster:
@@ -199,17 +214,38 @@ def test_a_pod_ends_after_its_pre_stop_by_a_signal_and_then_by_force(
             lambda: named(first, "all") == {first.address}, seconds=20, what="no name any more"
         )
         assert second.ending
-        assert second.running(), "preStop lets those who still know it come"
         assert cluster.pods("web") == [first]
         cluster.until(lambda: not second.running(), seconds=20, what="an end")
-        assert said in second.said()
-        assert (second.wait(1) == 0) is not deaf
+        assert second.said().strip() == said
+        assert second.wait(1) == code
+
+
+def test_a_pod_that_ends_in_order_has_a_successor_before_it_has_ended(run: Run):
+    more = {"lifecycle": {"preStop": {"sleep": {"seconds": 60}}}}
+    with run(deployment(1, {"terminationGracePeriodSeconds": 60}, **more)) as cluster:
+        (old,) = cluster.await_ready("web")
+        cluster.delete(old)
+        cluster.until(lambda: cluster.ready("web"), seconds=20, what="a successor")
+        (new,) = cluster.ready("web")
+        assert new is not old
+        assert old.running()
+        assert named(new, "web") <= {new.address}
+
+
+def test_the_next_pod_of_a_stateful_set_waits_for_the_one_before(run: Run):
+    go = {"exec": {"command": ["test", "-e", "/work/go"]}, "failureThreshold": 2}
+    made = stateful_set(2, startupProbe=go)
+    with run(made) as cluster:
+        cluster.until(
+            lambda: any(pod.restarts for pod in cluster.pods("web")), seconds=30, what="a restart"
+        )
+        assert [pod.name for pod in cluster.pods("web")] == ["web-0"]
+        (cluster.claims["work"] / "go").touch()
+        assert [pod.name for pod in cluster.await_ready("web")] == ["web-0", "web-1"]
 
 
 def test_a_stateful_set_keeps_names_and_claims(run: Run):
-    made = deployment(2)
-    made["kind"] = "StatefulSet"
-    made["spec"]["serviceName"] = "web"
+    made = stateful_set(2)
     made["spec"]["volumeClaimTemplates"] = [
         {"metadata": {"name": "data"}, "spec": {"storageClassName": "local-path"}}
     ]
