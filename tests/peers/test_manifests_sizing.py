@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from dicomnode.config import load
 from tests.acceptance.test_footprint import RESIDENT_BYTES
+from tests.conftest import ROOT
 from tests.peers.manifests import (
     DEPLOY,
     VARIANTS,
@@ -142,6 +144,16 @@ def test_a_worker_finds_room_on_both_boards_however_the_others_have_come_to_lie(
     for there, left in every_way(pods, without={"worker", "gpu-check"}):
         if there["postgres"] != there["prometheus"]:
             assert min(left) >= worker.memory, there
+
+
+def test_the_training_of_the_manual_asks_for_what_a_worker_on_a_board_gets() -> None:
+    """The example is for servers; the manual's `sed` makes it one for boards."""
+    manual = (ROOT / "docs" / "operations" / "bare-boards.md").read_text()
+    (old, new) = re.findall(r"sed 's/(memory: \w+)/(memory: \w+)/'", manual)[0]
+    text = (DEPLOY / "examples" / "training-job.yaml").read_text()
+    assert text.count(old) == 2, "request and limit"
+    settings = load_submit(DEPLOY / "overlays" / "k3s-jetson" / "submit.toml")
+    assert new == f"memory: {settings.cluster.memory}"
 
 
 def every_way(
