@@ -110,7 +110,9 @@ def test_prometheus_finds_every_job_by_a_service_of_the_cluster(variant: str) ->
     assert len(looked_up) == 3
     for look in looked_up:
         (name,) = look["names"]
-        spec = found.one("Service", name)["spec"]
+        service, _, domain = name.partition(".")
+        assert domain == "dicomnode.svc.cluster.local.", "a shorter name leaves the cluster"
+        spec = found.one("Service", service)["spec"]
         assert spec["clusterIP"] == "None"
         (template,) = found.selected({"matchLabels": spec["selector"]})
         assert look["port"] in template.ports.values()

@@ -414,7 +414,7 @@ def test_prometheus_of_compose_finds_node_and_model_server_by_name(
     (source,) = [m.split(":")[0] for m in mounts if m.endswith("/prometheus.yml:ro")]
     jobs = yaml.safe_load((DOCKER / source).read_text())["scrape_configs"]
     names = {
-        name: job["job_name"]
+        name.removesuffix("."): job["job_name"]
         for job in jobs
         for found in job.get("dns_sd_configs", [])
         for name in found["names"]
