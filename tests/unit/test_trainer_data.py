@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from dicomnode.testing.phantoms import part10_bytes, phantom_dataset, write_trai
 from trainer import data
 from trainer.data import films as films_module
 from trainer.data import manifest
+from trainer.data.cases import plain
 from trainer.errors import DataError, StorageFull
 
 PROFILE = "unit-rgb-224/1"
@@ -113,6 +116,63 @@ def write_manifest(folder: Path, *rows: dict[str, str]) -> None:
         writer.writerows(rows)
 
 
+def test_spaces_around_what_a_spreadsheet_says_make_no_other_patient(tmp_path: Path):
+    """`P7 ` and `P7` in two parts would be one patient on both sides."""
+    write_training_folder(tmp_path, 2, 1, 64)
+    names = ("negative/phantom_00000.png", "positive/phantom_00000.png")
+    rows = [
+        {"filename": names[0], "label": "a", "patient_id": "P7 ", "dataset": "X", "sha256": " AB "},
+        {"filename": names[1], "label": " b", "patient_id": " P7", "dataset": "X ", "sha256": ""},
+    ]
+    write_manifest(tmp_path, *rows)
+    first, second = data.read_cases(tmp_path)
+    assert first.patient == second.patient == "P7"
+    assert first.source == second.source == "X"
+    assert first.sha256 == "ab"
+
+
+def test_a_class_is_the_same_whether_accents_are_composed_or_not(tmp_path: Path):
+    """A folder that came from a Mac has the letter and its accent apart."""
+    write_training_folder(tmp_path, 1, 1, 64)
+    (tmp_path / "manifest.csv").unlink()
+    (tmp_path / "positive").rename(tmp_path / unicodedata.normalize("NFD", "neumonía"))
+    cases = data.read_cases(tmp_path)
+    assert {case.label for case in cases} == {"negative", "neumonía"}
+    assert all(case.path.is_file() for case in cases)
+
+
+def test_a_file_name_that_is_not_utf8_is_told_with_the_way_out(tmp_path: Path):
+    write_training_folder(tmp_path, 1, 1, 64)
+    (tmp_path / "manifest.csv").unlink()
+    film = next((tmp_path / "positive").iterdir())
+    film.rename(film.with_name("pel\udced.png"))
+    with pytest.raises(DataError, match=r"positive/pel\\xed\.png is not UTF-8; rename it.*convmv"):
+        data.read_cases(tmp_path)
+
+
+def test_a_patient_id_in_a_broken_character_set_can_be_parted_and_written(tmp_path: Path):
+    assert plain("P\udced ") == r"P\udced"
+
+
+def test_a_copy_under_another_patients_name_is_left_out(tmp_path: Path):
+    """It would be learned from and then judge what was learned."""
+    write_training_folder(tmp_path, 2, 1, 64)
+    (tmp_path / "manifest.csv").unlink()
+    film = tmp_path / "positive" / "phantom_00000.png"
+    shutil.copy(film, tmp_path / "positive" / "zz.png")
+    shutil.copy(film, tmp_path / "negative" / "copy.png")
+    films = data.load(data.read_cases(tmp_path), PROFILE)
+    assert len(films.cases) == len(films.tensors) == len(set(films.digests)) == 4
+    assert {film.name: film.reason for film in films.skipped} == {
+        "positive/phantom_00000.png": "the same file, byte by byte, as negative/copy.png, which "
+        "is labelled negative; one of the two labels is wrong",
+        "positive/zz.png": "the same file, byte by byte, as negative/copy.png, which "
+        "is labelled negative; one of the two labels is wrong",
+    }
+    with pytest.raises(DataError, match="cannot be used: the same file"):
+        data.load(data.read_cases(tmp_path), PROFILE, strict=True)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -142,9 +202,12 @@ def test_an_undecodable_film_is_named(tmp_path: Path):
 
 def test_films_become_what_the_node_would_send(tmp_path: Path):
     ds = phantom_dataset(3, True, rows=300, columns=280, photometric_interpretation="MONOCHROME1")
-    for label in ("positive", "negative"):
+    for label, shown in (
+        ("negative", ds),
+        ("positive", phantom_dataset(4, True, rows=300, columns=280)),
+    ):
         (tmp_path / label).mkdir()
-        (tmp_path / label / f"{label}.dcm").write_bytes(part10_bytes(ds))
+        (tmp_path / label / f"{label}.dcm").write_bytes(part10_bytes(shown))
     films = data.load(data.read_cases(tmp_path), PROFILE)
     sent = preprocess.prepare(
         reading.read_instance(io.BytesIO(part10_bytes(ds))),

@@ -61,6 +61,9 @@ def load(
 ) -> Films:
     """Decode and prepare every film; those that cannot be used are listed in `skipped`.
 
+    So are copies, byte by byte, of a film that came before: under another patient's name one
+    would be learned from and its copy judge what was learned.
+
     With `scratch` (a folder) the tensors lie in a nameless file there, which goes when they
     do, and memory stays flat however many films there are. `progress` is called with the
     number of films done and due. Raises `DataError`: no film can be used, or, with `strict`,
@@ -68,7 +71,7 @@ def load(
     """
     profile = preprocess.profile_named(profile_name)
     kept: list[Case] = []
-    digests: list[str] = []
+    digests: dict[str, Case] = {}
     skipped: list[Skipped] = []
     plane = (profile.height, profile.width, 1)
     planes = _PlanesInFile(scratch) if scratch else _PlanesInMemory(len(cases), plane)
@@ -80,7 +83,9 @@ def load(
         except UnusableFilm as error:
             return Skipped(name=case.name, reason=str(error))
 
-    for done, (case, result) in enumerate(in_order(prepared, cases, workers), start=1):
+    for done, (case, found) in enumerate(in_order(prepared, cases, workers), start=1):
+        earlier = None if isinstance(found, Skipped) else digests.get(found[1])
+        result = found if earlier is None else _copy(case, earlier)
         if isinstance(result, Skipped):
             if strict:
                 raise DataError(f"{result.name} cannot be used: {result.reason}")
@@ -88,7 +93,7 @@ def load(
         else:
             planes.add(result[0][:, :, :1])
             kept.append(case)
-            digests.append(result[1])
+            digests[result[1]] = case
         if progress is not None:
             progress(done, len(cases))
     if not kept:
@@ -100,8 +105,15 @@ def load(
         tensors=np.broadcast_to(grey, (len(kept), *profile.shape)),
         digests=tuple(digests),
         skipped=tuple(skipped),
-        manifest_sha256=_manifest_sha256(kept, digests),
+        manifest_sha256=_manifest_sha256(kept, tuple(digests)),
     )
+
+
+def _copy(case: Case, first: Case) -> Skipped:
+    reason = f"the same file, byte by byte, as {first.name}"
+    if case.label != first.label:
+        reason += f", which is labelled {first.label}; one of the two labels is wrong"
+    return Skipped(name=case.name, reason=reason)
 
 
 def content(case: Case) -> bytes:

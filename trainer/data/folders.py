@@ -18,6 +18,7 @@ from trainer.data.cases import (
     MAXIMUM_FILE_BYTES,
     MAXIMUM_FILMS,
     Case,
+    plain,
 )
 from trainer.errors import DataError
 
@@ -54,11 +55,12 @@ def read(folder: Path) -> Iterator[Case]:
                 f"{folder} holds more than {MAXIMUM_FILMS:,} films; is it the training folder? "
                 "Part it, or list the films in a manifest.csv"
             )
+        _require_utf8(name)
         facts = HeaderFacts() if path.suffix.lower() in IMAGE_SUFFIXES else header_facts(path)
         yield Case(
             path=path,
             name=str(name),
-            label=name.parts[0],
+            label=plain(name.parts[0]),
             patient=facts.patient or str(name),
             source=facts.source,
             view=facts.view,
@@ -83,7 +85,7 @@ def facts_of(ds: Dataset) -> HeaderFacts:
     device = elements.text(ds, "ManufacturerModelName")
     view = elements.text(ds, "ViewPosition").upper()
     return HeaderFacts(
-        patient=elements.text(ds, "PatientID"),
+        patient=plain(elements.text(ds, "PatientID")),
         source=device if _DEVICE.fullmatch(device) else "",
         view=view if _CODE.fullmatch(view) else "",
         sop_instance_uid=elements.text(ds, "SOPInstanceUID"),
@@ -99,3 +101,15 @@ def _is_film(path: Path, name: Path) -> bool:
         and path.name != "DICOMDIR"
         and path.is_file()
     )
+
+
+def _require_utf8(name: Path) -> None:
+    """Lists of films are UTF-8: a film that cannot be named there cannot be told of."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError as error:
+        told = str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise DataError(
+            f"the file name {told} is not UTF-8; rename it, for instance all at once with "
+            "`convmv -r -f latin1 -t utf8 --notest DIR`"
+        ) from error

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from trainer.data.cases import IMAGE_SUFFIXES, MAXIMUM_FILMS, Case
+from trainer.data.cases import IMAGE_SUFFIXES, MAXIMUM_FILMS, Case, plain
 from trainer.data.folders import HeaderFacts, header_facts
 from trainer.errors import DataError
 
@@ -105,7 +105,7 @@ def _cases(stream: TextIO, manifest: Path, *, require_files: bool) -> Iterator[C
     lines: dict[str, int] = {}
     for row in rows:
         line = f"{manifest} line {rows.line_num}"
-        name, label = (row["filename"] or "").strip(), (row["label"] or "").strip()
+        name, label = (row["filename"] or "").strip(), plain(row["label"] or "")
         if not name or not label:
             raise DataError(f"{line}: expected a label and a filename inside the folder")
         path = _path(name, row, folder, line)
@@ -135,7 +135,7 @@ def _path(name: str, row: dict[str, str], folder: Path, line: str) -> Path:
 
 
 def _case(name: str, label: str, path: Path, row: dict[str, str]) -> Case:
-    patient = row.get("patient_id") or ""
+    patient = _said(row, "patient_id")
     asked = not patient and path.suffix.lower() not in IMAGE_SUFFIXES
     facts = header_facts(path) if asked else HeaderFacts()
     return Case(
@@ -143,9 +143,13 @@ def _case(name: str, label: str, path: Path, row: dict[str, str]) -> Case:
         name=name,
         label=label,
         patient=patient or facts.patient or name,
-        source=row.get("dataset") or facts.source,
-        view=row.get("view") or facts.view,
-        sop_instance_uid=row.get("sop_instance_uid") or facts.sop_instance_uid,
-        study_instance_uid=row.get("study_instance_uid") or facts.study_instance_uid,
-        sha256=(row.get("sha256") or "").lower(),
+        source=_said(row, "dataset") or facts.source,
+        view=_said(row, "view") or facts.view,
+        sop_instance_uid=_said(row, "sop_instance_uid") or facts.sop_instance_uid,
+        study_instance_uid=_said(row, "study_instance_uid") or facts.study_instance_uid,
+        sha256=_said(row, "sha256").lower(),
     )
+
+
+def _said(row: dict[str, str], column: str) -> str:
+    return plain(row.get(column) or "")

@@ -28,7 +28,7 @@ from dicomnode.storage import Storage, open_storage
 from dicomnode.storage.labelled import LabelledInstance
 from dicomnode.storage.owner import check_identity
 from trainer.data import manifest
-from trainer.data.cases import Case, Skipped
+from trainer.data.cases import Case, Skipped, plain
 from trainer.data.films import in_order
 from trainer.data.folders import facts_of
 from trainer.errors import DataError
@@ -173,7 +173,7 @@ class _Reader:
         return StoredCase(
             path=self._files.absolute(instance.path).absolute(),
             name=instance.sop_instance_uid,
-            label=label.label,
+            label=plain(label.label),
             patient=self._patient(facts.patient, instance.study_instance_uid),
             source=" / ".join(
                 filter(None, (instance.calling_ae_title, facts.source or _maker(ds)))

@@ -15,7 +15,7 @@ from trainer.retrain import runs
 from trainer.retrain.settings import RetrainSettings
 
 Labels = Mapping[str, str]
-"""Label by sha256 of the film's bytes."""
+"""Label by sha256 of the film's bytes; of copies that of the first, as `data.load` has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,12 @@ def take(settings: RetrainSettings, path: Path) -> Snapshot:
 
 def read(path: Path) -> Snapshot:
     """A snapshot as it was taken. Raises `DataError`."""
-    return Snapshot(cases=data.read_cases(path), labels=dict(_labels(path)))
+    return Snapshot(cases=data.read_cases(path), labels=dict(reversed(list(_labels(path)))))
 
 
 def labels_of(cases: Sequence[data.Case]) -> Labels:
     """Digests now, without a snapshot. Raises `DataError`."""
-    return {_digest(case): case.label for case in cases}
+    return {_digest(case): case.label for case in reversed(cases)}
 
 
 def changes(labels: Labels, base: Path) -> int | None:
