@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +44,31 @@ def test_a_wrong_option_ends_with_2_and_says_what_is_right(
     code = run("fit", "--data", str(tmp_path), "--out", str(tmp_path / "m"), *options)
     assert code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--work", "--report"])
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(
+    tmp_path: Path, capsys, option
+):
+    """And leaves nothing behind. A file where a folder should be stands for a read-only disk,
+    which would not stop root."""
+    (tmp_path / "file").write_text("")
+    folders = {"--out": tmp_path / "m", "--work": tmp_path / "w", "--report": tmp_path / "r"}
+    folders[option] = tmp_path / "file" / "m"
+    options = [word for name, folder in folders.items() for word in (name, str(folder))]
+    assert run("fit", "--data", str(tmp_path), "--network", "tiny", *options) == 2
+    assert "file is no folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path: Path, capsys, monkeypatch):
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    monkeypatch.setattr("trainer.cli.models.registry.versions", full)
+    assert run("models", "list", "--base", str(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert error == f"system: {tmp_path}: No space left on device (--debug shows where)\n"
 
 
 def test_a_missing_folder_ends_with_2(tmp_path: Path, capsys):

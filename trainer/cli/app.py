@@ -67,4 +67,11 @@ def _run(arguments: list[str]) -> int:
             raise
         typer.echo(f"{error.code}: {error}", err=True)
         return getattr(error, "exit_code", FAILED)
+    except OSError as error:
+        # a disk that is full or read-only can meet any command anywhere
+        if "--debug" in arguments:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        typer.echo(f"system: {where}{error.strerror or error} (--debug shows where)", err=True)
+        return FAILED
     return DONE

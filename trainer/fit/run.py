@@ -19,11 +19,11 @@ from dicomnode.testing.phantoms import chest_phantom
 from trainer import data, evaluate, networks, registry, train
 from trainer.cluster import Cluster, ClusterSpec, join
 from trainer.config import FitConfig
-from trainer.errors import UsageError
+from trainer.errors import TrainerError, UsageError
 from trainer.fit import card as cards
 from trainer.fit.learning import identity, learn
 from trainer.fit.progress import Meter, Progress
-from trainer.fit.storage import space_required
+from trainer.fit.storage import require_writable, space_required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ def fit(config: FitConfig, progress: Progress) -> FitResult | None:
     None on the workers that are not the chief. Raises the errors of `trainer.errors`; nothing
     is published then.
     """
+    require_writable(config.report_folder)
     with trained(config, progress) as candidate:
         if candidate.folder is None:
             return None
@@ -92,6 +93,7 @@ def trained(
             "train it with --strategy local, or choose another network"
         )
     tell = progress if spec.is_chief else _silent
+    require_writable(config.work_folder, *([config.out] if spec.is_chief else []))
     config.work_folder.mkdir(parents=True, exist_ok=True)
     with (
         space_required(config.out, config.work_folder),
@@ -277,8 +279,8 @@ def _staged(
 
 def _report(config: FitConfig, candidate: Candidate, card: ModelCard) -> Path:
     folder = config.report_folder / str(card.model_version)
-    with space_required(folder):
-        history = [asdict(epoch) for epoch in candidate.history]
+    history = [asdict(epoch) for epoch in candidate.history]
+    try:
         evaluate.write_tensorboard(folder, history, candidate.assessment)
         return evaluate.write_report(
             folder,
@@ -289,6 +291,11 @@ def _report(config: FitConfig, candidate: Candidate, card: ModelCard) -> Path:
             skipped=candidate.films.skipped,
             notes=cards.notes(config, candidate.films),
         )
+    except TrainerError as error:
+        raise type(error)(
+            f"version {card.model_version} is published in {config.out} and serves, but {error}; "
+            "`trainer evaluate --part test --report DIR` writes its report"
+        ) from error
 
 
 def _warmup_film(profile_name: str) -> NDArray[np.uint8]:

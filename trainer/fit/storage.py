@@ -1,17 +1,36 @@
-"""A full disk, whoever meets it."""
+"""Where a run cannot write: told before it begins, or when the disk is full."""
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from trainer.errors import StorageFull
+from trainer.errors import StorageFull, UsageError
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def require_writable(*folders: Path) -> None:
+    """Raises `UsageError` when a folder could be neither written to nor made.
+
+    Nothing is made or written: a run that ends at its first look leaves nothing behind.
+    """
+    for folder in folders:
+        there = folder.absolute()
+        while not (there.exists() or there.is_symlink()):
+            there = there.parent
+        if not there.is_dir():
+            raise UsageError(f"cannot write to {folder}: {there} is no folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"cannot write to {folder}: {there} is read-only for this user; name another "
+                "folder, or give it to the user that trains"
+            )
 
 
 @contextmanager
