@@ -82,7 +82,7 @@ def test_sigterm_ends_the_training_and_the_failure_is_told(tmp_path: Path) -> No
 
 
 def test_the_outcomes_are_those_of_the_trainer() -> None:
-    from trainer.retrain.flow import Outcome
+    from trainer.retrain.outcome import Outcome
 
     text = RETRAIN.read_text()
     for outcome in get_args(get_type_hints(Outcome)["outcome"]):

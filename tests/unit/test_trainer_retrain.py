@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from dicomnode.modelcard import CARD_PATH
 from dicomnode.testing.stores import opened_store
 from tests.unit.test_trainer_registry import publish, with_films
 from trainer import data, registry, retrain
-from trainer.errors import DataError, NothingToDo, TrainerError, UsageError
+from trainer.errors import DataError, NothingToDo, RegistryError, TrainerError, UsageError
 from trainer.retrain import flow, runs, snapshot
+from trainer.retrain.outcome import decision, ended
 from trainer.retrain.runs import Last
 
 SETTINGS = """
@@ -68,7 +70,10 @@ def test_paths_are_taken_from_the_folder_of_the_file(settings, tmp_path: Path):
         ('location = "films"', 'location = "gone"', "data.location is .*gone, which does not"),
         ('location = "films"', 'locaton = "films"', "did you mean data.location"),
         ("[retrain]", "[retrain]\nkeep_run = 2", "did you mean retrain.keep_runs"),
-        ("[retrain]", "[retrain]\nkeep_runs = 0", "must be a number above 0, got 0"),
+        ("[retrain]", "[retrain]\nkeep_runs = 0", "must be a whole number above 0, got 0"),
+        ("[retrain]", "[retrain]\nkeep_runs = 1.5", "must be a whole number above 0, got 1.5"),
+        ("[retrain]", "[retrain]\nminimum_new_films = true", "whole number above 0, got True"),
+        ("[retrain]", "[retrain]\nwait_seconds = inf", "at most 604800, got inf"),
         ("[retrain]", "[gate]\nmargn = 0.1\n[retrain]", "did you mean gate.margin"),
         ("[retrain]", "[gates]\n[retrain]", "did you mean gate"),
         ("[fit]", "[fit]\nepoch = 3", "did you mean epochs"),
@@ -163,6 +168,56 @@ def test_a_chief_that_its_job_starts_again_after_publishing_has_succeeded(settin
         environ=environ | {"JOB_COMPLETION_INDEX": "1"},
     )
     assert other.outcome == "worker"
+
+
+def silent(_event, _facts) -> None: ...
+
+
+def test_a_run_that_died_between_publishing_and_its_decision_publishes_once(settings):
+    """Held against its own version it would pass, and be published a second time."""
+    folder = begin(settings)
+    publish(settings.fit.out)
+    path = settings.fit.out / "1" / CARD_PATH
+    card = json.loads(path.read_text())
+    told = {"run": "first", "films_sha256": snapshot.read(folder / runs.SNAPSHOT).sha256}
+    path.write_text(json.dumps(card | {"gate": told}))
+    with pytest.raises(NothingToDo, match=r"the run first is over \(published\)"):
+        retrain.retrain(settings, silent, run="first")
+    assert decision(settings, folder) == {"outcome": "published", "version": 1}, "workers ask too"
+    path.write_text(json.dumps(card | {"gate": told | {"films_sha256": "of other films"}}))
+    assert ended(settings, "first") is None
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "a/b", "..", ".hidden", "", " ", "x" * 64])
+def test_a_run_is_named_like_one_folder(settings, name):
+    with pytest.raises(UsageError, match="--run must be the name of one folder"):
+        runs.name(name)
+    assert runs.name("20261124T160000Z") == "20261124T160000Z"
+
+
+def test_a_damaged_card_of_what_serves_is_told_before_the_training(settings):
+    publish(settings.fit.out)
+    (settings.fit.out / "1" / CARD_PATH).write_text("{")
+    with pytest.raises(RegistryError, match="is not a model card"):
+        retrain.retrain(settings, silent)
+    assert not settings.run.runs.exists()
+
+
+def test_a_folder_of_runs_that_cannot_be_written_is_told_before_the_training(settings):
+    settings.run.runs.write_text("a file")
+    with pytest.raises(UsageError, match=r"cannot write to .*runs is no folder"):
+        retrain.retrain(settings, silent)
+
+
+def test_a_preview_says_that_what_serves_tells_other_things_apart(settings):
+    publish(settings.fit.out)
+    path = settings.fit.out / "1" / CARD_PATH
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"classes": ["sick", "well"], "positive_class": "sick"}))
+    assert any(
+        sentence.startswith("version 1 tells sick, well apart (positive: sick), the films negative")
+        for sentence in retrain.preview(settings).missing
+    )
 
 
 def test_films_that_a_version_was_made_from_are_nothing_new(settings):

@@ -100,7 +100,10 @@ def _signature(version_folder: Path) -> Callable[[NDArray[np.uint8]], NDArray[np
     try:
         model = tf.saved_model.load(str(version_folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise RegistryError(f"{version_folder} holds no model that can be loaded") from error
+        raise RegistryError(
+            f"{version_folder} holds no model that can be loaded; `trainer models rollback` "
+            "withdraws a damaged version"
+        ) from error
     if SIGNATURE not in model.signatures:
         found = ", ".join(sorted(model.signatures)) or "none"
         raise RegistryError(

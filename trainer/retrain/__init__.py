@@ -8,7 +8,8 @@ snapshot, judges and publishes.
 
 from __future__ import annotations
 
-from trainer.retrain.flow import Outcome, retrain
+from trainer.retrain.flow import retrain
+from trainer.retrain.outcome import Outcome
 from trainer.retrain.preview import Preview, preview
 from trainer.retrain.settings import RetrainSettings, load
 

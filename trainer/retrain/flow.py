@@ -6,39 +6,22 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dicomnode.modelcard import CARD_PATH, ModelCard
 from trainer import data, evaluate, fit, registry
 from trainer.cluster import ClusterSpec
-from trainer.errors import NothingToDo, UsageError
-from trainer.fit.storage import space_required
+from trainer.errors import NothingToDo, TrainerError, UsageError
+from trainer.fit.storage import require_writable, space_required
 from trainer.retrain import runs, snapshot
 from trainer.retrain.judgement import Judgement, judge
+from trainer.retrain.outcome import Outcome, decision, ended, films_sha256
 from trainer.retrain.settings import RetrainSettings
 
 Progress = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run came to. `worker`: this process was not the chief and decided nothing."""
-
-    outcome: Literal["published", "refused", "worker"]
-    run: str
-    folder: Path
-    version: int | None = None
-    """The version that was published."""
-    compared_with: int | None = None
-    reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"folder": str(self.folder)}
 
 
 def retrain(
@@ -56,15 +39,24 @@ def retrain(
     `NothingToDo`. Raises the errors of `trainer.errors`; nothing is published then.
     """
     spec = ClusterSpec.from_environment(settings.fit.strategy, environ)
-    run = run or _run_name(settings.fit.strategy, environ)
+    run = runs.name(run or _run_name(settings.fit.strategy, environ))
     if not spec.is_chief:
         return _work(settings, run, progress)
-    with runs.alone(settings.run.runs):
-        ended = _ended(settings, run)
-        if ended is not None:
-            return ended
+    require_writable(settings.run.runs, settings.fit.out)
+    _require_card(settings.fit.out)
+    with runs.alone(settings.run.runs), space_required(settings.run.runs):
+        over = ended(settings, run)
+        if over is not None:
+            return over
         folder = _begin(settings, run, force=force, tell=spec.workers > 1, progress=progress)
         return _lead(settings, folder, progress)
+
+
+def _require_card(base: Path) -> None:
+    """What serves must say what it is, or an hour of training could not be judged."""
+    newest = max(registry.versions(base), default=None)
+    if newest is not None:
+        registry.read_card(base, newest)
 
 
 def _run_name(strategy: str, environ: Mapping[str, str]) -> str:
@@ -78,23 +70,6 @@ def _run_name(strategy: str, environ: Mapping[str, str]) -> str:
 
 
 # -------------------------------------------------------------------------------- chief
-
-
-def _ended(settings: RetrainSettings, run: str) -> Outcome | None:
-    """The outcome of a run that has published already; None of one that is not decided.
-
-    A Job may start its chief again after the decision: what was published stays a success,
-    and a refusal is not worth another training. Raises `NothingToDo`.
-    """
-    folder = settings.run.runs / run
-    told = runs.decision(folder)
-    if told is None:
-        return None
-    if told["outcome"] == "published" and settings.fit.strategy == "kubernetes":
-        return Outcome(outcome="published", run=run, folder=folder, version=told["version"])
-    raise NothingToDo(
-        f"the run {run} is over ({told['outcome']}), see {folder}; give another --run NAME"
-    )
 
 
 def _begin(
@@ -155,6 +130,22 @@ def _lead(settings: RetrainSettings, folder: Path, progress: Progress) -> Outcom
             _report(folder, candidate, judged)
             version = _published(candidate, base, judged, folder)
     outcome = _outcome(folder, judged, version)
+    try:
+        _remember(settings, outcome, judged, taken)
+    except OSError as error:
+        said = "was refused" if version is None else f"is published and serves as {version}"
+        raise TrainerError(
+            f"the candidate {said}, but the decision could not be recorded in {folder}: "
+            f"{error.strerror}"
+        ) from error
+    progress(outcome.outcome, {"version": version, "run": folder.name})
+    return outcome
+
+
+def _remember(
+    settings: RetrainSettings, outcome: Outcome, judged: Judgement, taken: snapshot.Snapshot
+) -> None:
+    folder = outcome.folder
     runs.write_json(
         folder / runs.DECISION,
         outcome.to_json()
@@ -170,14 +161,12 @@ def _lead(settings: RetrainSettings, folder: Path, progress: Progress) -> Outcom
             settings_sha256=settings.sha256,
         ),
     )
-    progress(outcome.outcome, {"version": version, "run": folder.name})
-    return outcome
 
 
 def _published(candidate: fit.Candidate, base: Path, judged: Judgement, folder: Path) -> int | None:
     """The new version's number; a refused candidate goes to the run's folder instead."""
     assert candidate.folder is not None, "only the chief decides, and it has the candidate"
-    _record_in_card(candidate.folder, judged)
+    _record_in_card(candidate.folder, judged, folder)
     if judged.decision.verdict == "promote":
         return registry.publish_after(candidate.folder, base, judged.current_version)
     shutil.copytree(candidate.folder, folder / runs.CANDIDATE, dirs_exist_ok=True)
@@ -217,11 +206,13 @@ def _outcome(folder: Path, judged: Judgement, version: int | None) -> Outcome:
     )
 
 
-def _record_in_card(folder: Path, judged: Judgement) -> None:
-    """So that a version says for itself why it serves."""
+def _record_in_card(folder: Path, judged: Judgement, run: Path) -> None:
+    """So that a version says for itself why it serves, and which run it came from."""
     path = folder / CARD_PATH
     card = ModelCard.from_json(path.read_bytes())
     told = {
+        "run": run.name,
+        "films_sha256": films_sha256(run),
         "compared_with": judged.current_version,
         "checks": [check.sentence for check in judged.decision.checks],
         "notes": list(judged.notes),
@@ -242,7 +233,7 @@ def _work(settings: RetrainSettings, run: str, progress: Progress) -> Outcome:
     folder, word = runs.await_chief(settings.run.runs, run, settings.run.wait_seconds)
     if word != "train":
         raise NothingToDo(f"the chief of run {run} found nothing new")
-    if runs.decision(folder) is not None:  # started again after the others had ended
+    if decision(settings, folder) is not None:  # started again after the others had ended
         return Outcome(outcome="worker", run=run, folder=folder)
     with _trained(settings, snapshot.read(folder / runs.SNAPSHOT), folder, progress):
         pass

@@ -90,7 +90,7 @@ def _missing(
     changed: int | None,
 ) -> list[str]:
     positive = settings.fit.positive_class
-    sentences = []
+    sentences = _incomparable(settings, {case.label for case in cases})
     if changed is not None and changed < settings.run.minimum_new_films:
         sentences.append(
             f"{changed} films changed since the current version, "
@@ -102,3 +102,19 @@ def _missing(
         settings.policy,
     )
     return [*sentences, *([short] if short else [])]
+
+
+def _incomparable(settings: RetrainSettings, classes: set[str]) -> list[str]:
+    """Whether the current version tells other things apart: the gate would refuse."""
+    base = settings.fit.out
+    newest = max(registry.versions(base), default=None)
+    if newest is None:
+        return []
+    card = registry.read_card(base, newest)
+    if (set(card.classes), card.positive_class) == (classes, settings.fit.positive_class):
+        return []
+    return [
+        f"version {newest} tells {', '.join(card.classes)} apart (positive: "
+        f"{card.positive_class}), the films {', '.join(sorted(classes))} (positive: "
+        f"{settings.fit.positive_class}): the candidate would be refused"
+    ]

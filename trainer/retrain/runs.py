@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, UsageError
 
 SNAPSHOT: Final = "snapshot.csv"
 CANDIDATE: Final = "candidate"
@@ -32,6 +33,7 @@ DECISION: Final = "decision.json"
 _START: Final = "start.json"
 _LAST: Final = "last.json"
 _POLL_SECONDS: Final = 0.5
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,16 @@ class Last:
     films_sha256: str
     """Of the digests and labels of all films."""
     settings_sha256: str
+
+
+def name(run: str) -> str:
+    """A run's name, which is that of its folder. Raises `UsageError`."""
+    if _NAME.fullmatch(run) is None:
+        raise UsageError(
+            f"--run must be the name of one folder (letters, digits, dots, - and _, at most 63, "
+            f"not a dot first), got {run!r}"
+        )
+    return run
 
 
 @contextmanager

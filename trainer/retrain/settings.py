@@ -21,6 +21,9 @@ _TABLES: Final = ("data", "fit", "gate", "retrain", "experiment", "cluster")
 """`cluster` is read by `trainer submit`, `experiment` by people."""
 
 
+_LONGEST_WAIT_SECONDS: Final = 7 * 86_400
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """Table ``[retrain]``."""
@@ -127,10 +130,16 @@ def _run_settings(table: dict[str, Any], folder: Path) -> RunSettings:
     for key, value in table.items():
         if key not in known:
             raise UsageError(_unknown(key, tuple(known), prefix="retrain."))
-        number = key in ("keep_runs", "minimum_new_films", "wait_seconds")
-        if number and not (isinstance(value, int | float) and value > 0):
-            raise UsageError(f"retrain.{key} must be a number above 0, got {value!r}")
-        if not number and not (isinstance(value, str) and value):
+        if key in ("keep_runs", "minimum_new_films") and not (type(value) is int and value > 0):
+            raise UsageError(f"retrain.{key} must be a whole number above 0, got {value!r}")
+        if key == "wait_seconds" and not (
+            type(value) in (int, float) and 0 < value <= _LONGEST_WAIT_SECONDS
+        ):
+            raise UsageError(
+                f"retrain.{key} must be a number above 0 and at most {_LONGEST_WAIT_SECONDS}, "
+                f"got {value!r}"
+            )
+        if key == "runs" and not (isinstance(value, str) and value):
             raise UsageError(f"retrain.{key} must be a path, got {value!r}")
     settings = RunSettings(**(table | {"runs": Path(table.get("runs", RunSettings.runs))}))
     return replace(settings, runs=folder / settings.runs)
