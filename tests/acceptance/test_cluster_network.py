@@ -447,6 +447,32 @@ def test_who_may_come_through_a_service_is_who_may_come_to_the_pod(site: Site):
     dicom.close()
 
 
+def test_a_pod_goes_through_a_balancer_to_where_it_may_go_itself(site: Site):
+    node, inference = site.machines["node"], site.machines["inference"]
+    balancer = carry(site.network, service("LoadBalancer", "Local"), site.network.folder / "b")
+    balancer.set_backends({104: {(inference.address, 8500)}})
+    with Policies(site.network, site.objects) as policies, listening(inference, 8500):
+        policies.apply(site.known)
+        assert asked(node.namespace, balancer.address, 104) == node.address
+        assert asked(site.machines["training"].namespace, balancer.address, 104) == "closed"
+    balancer.close()
+
+
+def test_the_boards_reach_every_pod_and_no_pod_reaches_them(site: Site):
+    """
+    Probes come from there, and so would a pod that has got out of its policies.
+    """
+    node, kubelet = site.machines["node"], 10250
+    boards = Machine(namespace=site.network.hub, address="10.77.0.1", network=site.network)
+    with listening(boards, kubelet), listening(node, 9999):
+        assert asked(node.namespace, boards.address, kubelet) == node.address
+        with Policies(site.network, site.objects) as policies:
+            policies.apply(site.known)
+            assert asked(site.network.hub, node.address, 9999) == boards.address
+            assert asked(node.namespace, boards.address, kubelet) == REFUSED
+            assert asked(node.namespace, SERVER.address, kubelet) == REFUSED
+
+
 def test_names_are_for_those_that_look_them_up(site: Site):
     site.network.name("run-0.run.dicomnode.svc.cluster.local", "10.77.9.9")
     with Policies(site.network, site.objects) as policies:
