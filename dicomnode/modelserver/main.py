@@ -120,7 +120,7 @@ class ModelServer:
         )
 
     def _watch_health(self) -> None:
-        told: bool | None = None
+        told = False  # by `start`
         while not self._stopping.wait(_HEALTH_SECONDS):
             serving = self.models.serving
             if serving is not told:
