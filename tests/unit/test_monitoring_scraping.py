@@ -41,11 +41,18 @@ def services() -> dict[str, dict[str, Any]]:
     return {document["metadata"]["name"]: document for document in yaml.safe_load_all(text)}
 
 
+def looked_up(lookup: dict[str, Any]) -> dict[str, Any]:
+    """The Service of a name in full, which no search list and no other name server has to end."""
+    (name,) = lookup["names"]
+    service, _, rest = name.partition(".")
+    assert rest == "dicomnode.svc.cluster.local."
+    return services()[service]
+
+
 def test_the_names_that_are_looked_up_are_headless_services_with_that_port() -> None:
     for name, job in jobs("prometheus-kubernetes.yml").items():
         for lookup in job.get("dns_sd_configs", []):
-            (service,) = lookup["names"]
-            spec = services()[service]["spec"]
+            spec = looked_up(lookup)["spec"]
             assert spec["clusterIP"] == "None", name
             assert spec["publishNotReadyAddresses"] is True, name
             assert [port["port"] for port in spec["ports"]] == [lookup["port"]], name
@@ -69,7 +76,7 @@ def test_service_monitors_scrape_what_the_plain_config_scrapes() -> None:
     assert set(monitors()) == set(cluster) - {"prometheus"}
     for name, monitor in monitors().items():
         (lookup,) = cluster[name]["dns_sd_configs"]
-        service = services()[lookup["names"][0]]
+        service = looked_up(lookup)
         assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
         (endpoint,) = monitor["spec"]["endpoints"]
         assert endpoint["port"] == service["spec"]["ports"][0]["name"]
