@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dicomnode.modelcard import CARD_PATH
 from tests.unit.test_trainer_registry import publish, publish_many, with_films
 from trainer import registry
 from trainer.cli import main
@@ -44,6 +45,41 @@ def test_list_tells_state_and_parent(run, tmp_path: Path):
         ["2", "serving", "from", "-"],
         ["3", "withdrawn", "from", "-"],
     ]
+
+
+def test_a_damaged_version_is_listed_and_hides_no_other(run, tmp_path: Path):
+    """Whoever looks has come to put it right: a server may be trying to load it."""
+    publish_many(tmp_path, "a", 2)
+    (tmp_path / "2" / CARD_PATH).write_text("{")
+    (tmp_path / "7").mkdir()
+    base = f"--base={tmp_path}"
+    rows = read(run("list", base, "--json"))
+    assert [(row["version"], row["state"]) for row in rows] == [
+        (1, "published"),
+        (2, "published"),
+        (7, "serving"),
+    ]
+    assert rows[1]["problem"] == f"{tmp_path / '2' / CARD_PATH} is not a model card"
+    assert "damaged: " in run("list", base)[1].splitlines()[2]
+
+
+@pytest.mark.parametrize("missing", [CARD_PATH, "saved_model.pb"])
+def test_a_damaged_version_is_not_promoted(run, tmp_path: Path, missing: str):
+    publish_many(tmp_path, "a", 2)
+    registry.withdraw(tmp_path, 1)
+    (tmp_path / "withdrawn" / "1" / missing).unlink()
+    code, _, error = run("promote", "1", f"--base={tmp_path}")
+    assert (code, missing in error) == (1, True)
+    assert registry.versions(tmp_path) == (2,)
+
+
+def test_a_folder_with_a_damaged_card_is_not_published(run, tmp_path: Path):
+    publish(tmp_path / "other")
+    (tmp_path / "other" / "1" / CARD_PATH).write_text("{}")
+    code, _, error = run("publish", str(tmp_path / "other" / "1"), f"--base={tmp_path / 'm'}")
+    assert code == 1
+    assert error.endswith("is not a model card; nothing was published\n")
+    assert registry.versions(tmp_path / "m") == ()
 
 
 def test_promote_says_what_it_will_do_what_it_did_and_the_way_back(run, tmp_path: Path):

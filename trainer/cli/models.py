@@ -11,7 +11,7 @@ import typer
 
 from dicomnode.modelcard import ModelCard
 from trainer import registry
-from trainer.errors import NothingToDo
+from trainer.errors import NothingToDo, RegistryError
 
 app = typer.Typer(
     help="Look at published versions, compare them, promote and roll back.",
@@ -35,11 +35,14 @@ def list_versions(base: Base, as_json: AsJson = False) -> None:
     for version in sorted({*published, *withdrawn}):
         state = "serving" if published and version == published[-1] else "published"
         state = state if version in published else "withdrawn"
-        rows.append((state, version, registry.read_card(base, version)))
+        rows.append((state, version, _card_or_problem(base, version)))
     if as_json:
         _print([_entry(state, version, card) for state, version, card in rows])
         return
     for state, version, card in rows:
+        if isinstance(card, RegistryError):
+            typer.echo(f"{version:>4}  {state:<9}  damaged: {card}")
+            continue
         parent = "-" if card.parent_version is None else str(card.parent_version)
         typer.echo(
             f"{version:>4}  {state:<9}  from {parent:<4}  {card.network:<14}  {card.created_at}  "
@@ -133,7 +136,17 @@ def rollback(base: Base, as_json: AsJson = False) -> None:
     typer.echo(f"version {withdrawn} is withdrawn, version {serving} serves")
 
 
-def _entry(state: str, version: int, card: ModelCard) -> dict[str, Any]:
+def _card_or_problem(base: Path, version: int) -> ModelCard | RegistryError:
+    """One damaged version must not hide the others from whoever comes to put it right."""
+    try:
+        return registry.read_card(base, version)
+    except RegistryError as error:
+        return error
+
+
+def _entry(state: str, version: int, card: ModelCard | RegistryError) -> dict[str, Any]:
+    if isinstance(card, RegistryError):
+        return {"version": version, "state": state, "problem": str(card)}
     return {
         "version": version,
         "state": state,

@@ -101,7 +101,7 @@ def plan_promotion(base: Path, version: int) -> Promotion:
     """What `promote` would do; changes nothing.
 
     Raises `NothingToDo` when `version` serves already, `RegistryError` when it is neither
-    published nor withdrawn.
+    published nor withdrawn, or is damaged: no node could report what it answers.
     """
     present, withdrawn = versions(base), withdrawn_versions(base)
     if version not in present and version not in withdrawn:
@@ -109,6 +109,8 @@ def plan_promotion(base: Path, version: int) -> Promotion:
     serving = max(present, default=None)
     if version == serving:
         raise NothingToDo(f"version {version} of {base} serves already")
+    read_card(base, version)
+    _require_graph(folder_of(base, version), "promoted")
     return Promotion(
         version=version,
         serving=serving,
@@ -161,9 +163,13 @@ def read_card(base: Path, version: int) -> ModelCard:
 
 
 def _prepare(folder: Path) -> None:
-    if not (folder / "saved_model.pb").is_file():
-        raise RegistryError(f"{folder} holds no saved_model.pb; nothing was published")
+    _require_graph(folder, "published")
     _fsync_tree(folder)
+
+
+def _require_graph(folder: Path, done: str) -> None:
+    if not (folder / "saved_model.pb").is_file():
+        raise RegistryError(f"{folder} holds no saved_model.pb; nothing was {done}")
 
 
 def _publish(folder: Path, base: Path) -> int:
@@ -196,7 +202,10 @@ def _stamp(folder: Path, number: int) -> None:
     path = folder / CARD_PATH
     if not path.is_file():
         return
-    card = ModelCard.from_json(path.read_bytes())
+    try:
+        card = ModelCard.from_json(path.read_bytes())
+    except ValueError as error:
+        raise RegistryError(f"{path} is not a model card; nothing was published") from error
     text = card.model_copy(update={"model_version": number}).to_json()
     path.write_text(text + "\n", encoding="utf-8")
     _fsync(path)
