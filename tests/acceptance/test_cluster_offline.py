@@ -89,7 +89,7 @@ def test_a_day_of_the_cluster_sends_nothing_outside_the_hospital(tmp_path: Path,
         hand_over_node_settings(hospital)
         manifests = submitted(hospital.overlay / "submit.toml", SMALL, "retrain-1")
         with cluster.job(manifests) as job:
-            assert job.wait(180) == "Complete", job.said()
+            assert job.wait(400) == "Complete", job.said()
         for pod in cluster.ready("inference"):
             cluster.until(lambda pod=pod: serves(cluster, pod, 2), seconds=60, what="version 2")
         hospital.await_reports(hospital.push(2))
