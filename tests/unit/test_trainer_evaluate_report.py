@@ -123,7 +123,7 @@ def folder(told: Assessment, tmp_path_factory: pytest.TempPathFactory) -> Path:
         card=card_of(told),
         assessment=told,
         history=HISTORY,
-        skipped=[Skipped("positive/<i>.jpg", "the file ends too early")],
+        skipped=[Skipped("positive/Garcia.jpg", "the file ends <too> early")],
         notes=["the films are phantoms"],
     )
     return path / "deep"
@@ -170,12 +170,19 @@ def test_every_figure_stands_there_with_its_interval(page, told):
     assert "PPV in this sample (prevalence 0.5)" in page.words
 
 
-def test_sources_and_skipped_films_are_listed_and_escaped(page, folder):
+def test_sources_are_listed_and_escaped(page):
     assert "clinic <b>" in page.words
-    assert "positive/<i>.jpg" in page.words
-    assert "the file ends too early" in page.words
     assert "covid19 <3>" in page.words
     assert "b" not in page.tags
+
+
+def test_films_that_were_left_out_are_counted_on_the_page_and_named_beside_it(page, folder):
+    """A page goes from hand to hand, and a file may be called like a patient."""
+    assert "films reason 1 the file ends <too> early" in page.words
+    assert "Garcia" not in (folder / "report.html").read_text(encoding="utf-8")
+    listed = folder / "skipped.csv"
+    assert listed.read_text() == "film,reason\npositive/Garcia.jpg,the file ends <too> early\n"
+    assert listed.stat().st_mode & 0o777 == 0o600
 
 
 def test_no_patient_is_named(folder):

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -274,7 +274,7 @@ def _entry(
         "held_out": chosen.held_out,
         "left_out": chosen.left_out,
         "remarks": list(chosen.remarks),
-        "skipped": [{"name": film.name, "reason": film.reason} for film in films.skipped],
+        "skipped": [asdict(film) for film in films.skipped],
         "assessment": told.to_json(),
     }
 
@@ -293,6 +293,7 @@ def _say(
     for remark in (*chosen.remarks, *told.notes):
         typer.echo(f"note: {remark}")
     for film in films.skipped:
-        typer.echo(f"skipped: {film.name}: {film.reason}")
+        twin = f" ({film.copy_of})" if film.copy_of is not None else ""
+        typer.echo(f"skipped: {film.name}: {film.reason}{twin}")
     if report is not None:
         typer.echo(f"report: {report / 'report.html'}")

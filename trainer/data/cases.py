@@ -45,10 +45,12 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A film that was left out, and why, in words that name nobody."""
+    """A film that was left out, and why, in words that name nobody and no file."""
 
     name: str
     reason: str
+    copy_of: str | None = None
+    """The film that has the same bytes and was kept."""
 
 
 def plain(text: str) -> str:

@@ -88,7 +88,8 @@ def load(
         result = found if earlier is None else _copy(case, earlier)
         if isinstance(result, Skipped):
             if strict:
-                raise DataError(f"{result.name} cannot be used: {result.reason}")
+                twin = f" ({result.copy_of})" if result.copy_of is not None else ""
+                raise DataError(f"{result.name} cannot be used: {result.reason}{twin}")
             skipped.append(result)
         else:
             planes.add(result[0][:, :, :1])
@@ -110,10 +111,10 @@ def load(
 
 
 def _copy(case: Case, first: Case) -> Skipped:
-    reason = f"the same file, byte by byte, as {first.name}"
+    reason = "the same file, byte by byte, as another"
     if case.label != first.label:
         reason += f", which is labelled {first.label}; one of the two labels is wrong"
-    return Skipped(name=case.name, reason=reason)
+    return Skipped(name=case.name, reason=reason, copy_of=first.name)
 
 
 def content(case: Case) -> bytes:

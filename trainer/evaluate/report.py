@@ -1,20 +1,24 @@
 """One self-contained page about a model: `report.html`, its pictures beside it.
 
-Nothing is loaded from anywhere, no script runs, and no patient is named: patients are
-counted, films go by the name of their file. It reads in print without colour.
+Nothing is loaded from anywhere, no script runs, and no patient is named: patients and films
+are counted, for the name of a file may be somebody's. The names of films that were left out
+lie beside the page in `skipped.csv`, for its owner only. It reads in print without colour.
 """
 
 from __future__ import annotations
 
 import base64
+import csv
 import errno
 import json
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from dicomnode.modelcard import ModelCard
+from trainer.data.manifest import private_file
 from trainer.errors import StorageFull, TrainerError
 from trainer.evaluate import tables
 from trainer.evaluate.assessment import Assessment
@@ -23,6 +27,7 @@ from trainer.evaluate.plots import pictures
 
 REPORT_NAME: Final = "report.html"
 FIGURES_NAME: Final = "assessment.json"
+SKIPPED_NAME: Final = "skipped.csv"
 _ALTERNATIVES: Final = {
     "roc": "ROC curve with the operating threshold",
     "precision_recall": "precision-recall curve",
@@ -31,7 +36,7 @@ _ALTERNATIVES: Final = {
     "sources": "sensitivity, specificity and AUC per source",
     "training": "loss and accuracy per epoch",
 }
-_LISTED_FILMS: Final = 500
+_LISTED_REASONS: Final = 100
 _LEARNED: Final = {
     True: "it learned from none of them",
     False: "it learned from some of them, so the figures flatter it",
@@ -73,6 +78,7 @@ def write_report(
         for name, picture in drawn.items():
             (folder / f"{name}.png").write_bytes(picture)
         (folder / FIGURES_NAME).write_text(figures + "\n", encoding="utf-8")
+        _list_skipped(folder / SKIPPED_NAME, skipped)
         path = folder / REPORT_NAME
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -195,14 +201,22 @@ def _list(items: Sequence[str]) -> str:
 def _skipped(skipped: Sequence[SkippedFilm]) -> str:
     if not skipped:
         return "<h2>Skipped films</h2><p>None.</p>"
-    more = len(skipped) - _LISTED_FILMS
-    rows = [(film.name, film.reason) for film in skipped[:_LISTED_FILMS]]
+    counts = Counter(film.reason for film in skipped)
+    rows = [(str(count), reason) for reason, count in counts.most_common(_LISTED_REASONS)]
     return (
-        f"<h2>Skipped films</h2><p>Films that could not be used: {len(skipped)}"
-        + (f"; the first {_LISTED_FILMS} are listed" if more > 0 else "")
-        + ".</p>"
-        + tables.table(("film", "reason"), rows)
+        f"<h2>Skipped films</h2><p>Films that could not be used: {len(skipped)}. Their names are "
+        f"in {SKIPPED_NAME} beside this page.</p>" + tables.table(("films", "reason"), rows)
     )
+
+
+def _list_skipped(path: Path, skipped: Sequence[SkippedFilm]) -> None:
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    with private_file(path) as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(("film", "reason"))
+        rows.writerows((film.name, film.reason) for film in skipped)
 
 
 _FRAME: Final = """<!DOCTYPE html>
