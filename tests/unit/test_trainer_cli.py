@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -152,3 +153,19 @@ def test_a_header_value_that_pydicom_complains_about_is_not_printed(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert "S3CR" not in done.stderr + done.stdout
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_that_a_version_serves(monkeypatch):
+    """It is written after the publication: "nothing was published" would be untrue."""
+    from trainer.errors import StorageFull
+    from trainer.fit import run as program
+
+    def full(*_arguments: object) -> None:
+        raise StorageFull("no space left for the event files in reports/3")
+
+    monkeypatch.setattr(program.evaluate, "write_tensorboard", full)
+    config = SimpleNamespace(out=Path("models"), report_folder=Path("reports"))
+    candidate = SimpleNamespace(history=(), assessment=None)
+    card = SimpleNamespace(model_version=3)
+    with pytest.raises(StorageFull, match="version 3 is published in models and serves, but no sp"):
+        program._report(config, candidate, card)
