@@ -30,9 +30,10 @@ from trainer import registry
 pytest.importorskip("tensorflow", reason="needs the `model` extra")
 
 STUDIES = 60
-WARM = 5
-"""Answers of each model server before the shares are counted. The first one pays for the
-connection, and a node remembers a slow answer for up to half a minute."""
+AT_MOST = 240
+"""Studies until the shares are even. The boards are names: all pods share the processors of this
+machine with whatever else runs on it, and a node rightly gives the board less that was slow a
+moment ago. Over more studies that evens out, and a wrong choice would not."""
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +45,29 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
 
 
 def test_studies_pushed_come_out_as_one_report_each_and_both_boards_answer(
-    hospital: Hospital,
+    hospital: Hospital, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster = hospital.cluster
     boards = {cluster.board(pod): pod for pod in cluster.ready("inference")}
     assert set(boards) == {"jetson-1", "jetson-2"}
-    while min(hospital.answered(pod) for pod in boards.values()) < WARM:
-        hospital.await_reports(hospital.push(5))
-        assert len(hospital.labels) < STUDIES, "one board gets no requests"
     before = {name: hospital.answered(pod) for name, pod in boards.items()}
+
+    def shares() -> dict[str, float]:
+        answered = {name: hospital.answered(pod) - before[name] for name, pod in boards.items()}
+        assert sum(answered.values()) == len(hospital.labels), "each was asked about once"
+        return {name: count / len(hospital.labels) for name, count in answered.items()}
+
     hospital.await_reports(hospital.push(STUDIES))
     hospital.require_one_report_each()
-    answered = {name: hospital.answered(pod) - before[name] for name, pod in boards.items()}
-    assert sum(answered.values()) == STUDIES
-    shares = {name: count / STUDIES for name, count in answered.items()}
-    assert all(0.4 <= share <= 0.6 for share in shares.values()), shares
+    while not even(shares()) and len(hospital.labels) < AT_MOST:
+        hospital.await_reports(hospital.push(STUDIES // 2))
+    assert even(shares()), shares()
+    with capsys.disabled():
+        print(f"\n{len(hospital.labels)} studies: {shares()}")
+
+
+def even(shares: dict[str, float]) -> bool:
+    return all(0.4 <= share <= 0.6 for share in shares.values())
 
 
 class Pushing:
@@ -137,6 +146,7 @@ def test_a_training_on_both_boards_publishes_the_version_that_reports_name_next(
     hospital: Hospital,
 ) -> None:
     cluster = hospital.cluster
+    hospital.await_reports(hospital.push(max(0, STUDIES - len(hospital.labels))))
     import_labels(hospital)
     hand_over_node_settings(hospital)
     manifests = submitted(hospital.overlay / "submit.toml", SMALL, "retrain-1")

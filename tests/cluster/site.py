@@ -57,17 +57,20 @@ class Hospital:
 
     def push(self, count: int) -> list[str]:
         """New studies, one association each; their UIDs."""
-        studies = []
-        for number in range(self._next, self._next + count):
-            positive = number % 2 == 0
-            dataset = phantom_dataset(40_000 + number, positive, rows=256, columns=256)
-            path = self.folder / f"{number}.dcm"
-            path.write_bytes(part10_bytes(dataset))
-            push(self.modality, self.cluster.address("node-dicom"), [path])
-            studies.append(str(dataset.StudyInstanceUID))
-            self.labels[studies[-1]] = "positive" if positive else "negative"
+        made = [self._film(self._next + number) for number in range(count)]
         self._next += count
-        return studies
+        for study, (path, label) in made:
+            push(self.modality, self.cluster.address("node-dicom"), [path])
+            self.labels[study] = label
+        return [study for study, _ in made]
+
+    def _film(self, number: int) -> tuple[str, tuple[Path, str]]:
+        """Study Instance UID, file and label of the phantom with a number."""
+        positive = number % 2 == 0
+        dataset = phantom_dataset(40_000 + number, positive, rows=256, columns=256)
+        path = self.folder / f"{number}.dcm"
+        path.write_bytes(part10_bytes(dataset))
+        return str(dataset.StudyInstanceUID), (path, "positive" if positive else "negative")
 
     def await_reports(self, studies: Sequence[str], seconds: float = 90) -> None:
         """Until the PACS has a report of each of them."""

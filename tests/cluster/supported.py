@@ -47,7 +47,7 @@ CONTAINER = {
     "volumeMounts": "",
     # only read
     "imagePullPolicy": "nothing is pulled",
-    "resources": "requests are what boards have room for; limits are not enforced",
+    "resources": "requests are room on a board and a precedence; limits are not enforced",
     "terminationMessagePolicy": "",
 }
 SECURITY = {
