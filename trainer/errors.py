@@ -9,7 +9,7 @@
         ├── WeightsError         the weights do not fit the network          exit code 1
         ├── RegistryError        the model directory cannot be changed       exit code 1
         ├── StorageFull          no space left; nothing was published        exit code 1
-        ├── PeerLost             another worker is gone; start all again     exit code 1
+        ├── PeerLost             another worker is gone; start all again     exit code 75
         └── NothingToDo          what was asked for is so already            exit code 3
 """
 
@@ -59,10 +59,12 @@ class StorageFull(TrainerError):
 class PeerLost(TrainerError):
     """Another worker of the same run is gone, or was never there.
 
-    All workers have to start again together; they continue from the last checkpoint.
+    All workers have to start again together; they continue from the last checkpoint. The exit
+    code is EX_TEMPFAIL of sysexits.h: a cluster tells by it what is worth another try.
     """
 
     code = "peer_lost"
+    exit_code = 75
 
 
 class NothingToDo(TrainerError):

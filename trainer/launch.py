@@ -75,7 +75,7 @@ def launch(
 ) -> None:
     """Run `workers` processes until all are done; `options` go to each command as they are.
 
-    Raises the error of the worker that failed, `PeerLost` when workers were lost more than
+    Raises the error of the worker that failed, `TrainerError` when workers were lost more than
     `restarts` times, and `UsageError` for a run that is distributed already.
     """
     if config.strategy != "local":
@@ -94,7 +94,7 @@ def launch(
         lost = sorted({one.worker for one in failed if one.code < 0})
         if attempt < restarts:
             tell("restarting", {"lost_workers": lost, "restart": f"{attempt + 1}/{restarts}"})
-    raise PeerLost(
+    raise TrainerError(
         f"workers were lost {restarts + 1} times, at last {', '.join(map(str, lost)) or 'one'}; "
         "look for what ends them (memory?), then run again: the checkpoint is kept"
     )

@@ -181,13 +181,16 @@ def test_a_killed_worker_comes_back_under_its_name_and_the_run_goes_on(
         assert job.wait(200) == "Complete", job.said()
         assert job.pods[1].address != first.address
         assert job.pods[1].host_name == first.host_name == "run-1"
-    assert sorted(job.failures) == [(0, 1), (1, 137)]
+    assert sorted(job.failures) == [(0, 75), (1, 137)]
     assert "resumed" in job.pods[0].said()
     assert registry.versions(volume / "models" / "covid19") == (1,)
 
 
-def test_what_no_other_try_would_change_ends_the_job_at_once(tmp_path: Path, volume: Path):
-    rendered = with_program(manifests(), "import sys; sys.exit(2)")
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_what_no_other_try_would_change_ends_the_job_at_once(
+    tmp_path: Path, volume: Path, code: int
+):
+    rendered = with_program(manifests(), f"import sys; sys.exit({code})")
     with (
         Network(tmp_path / "net") as network,
         started(rendered, volume, network, tmp_path / "pods") as job,
@@ -199,7 +202,7 @@ def test_what_no_other_try_would_change_ends_the_job_at_once(tmp_path: Path, vol
 def test_workers_that_cannot_go_on_are_given_up_after_the_restarts_of_the_manifest(
     tmp_path: Path, volume: Path
 ):
-    rendered = with_program(manifests(restarts=1), "import sys; sys.exit(1)")
+    rendered = with_program(manifests(restarts=1), "import sys; sys.exit(75)")
     with (
         Network(tmp_path / "net") as network,
         started(rendered, volume, network, tmp_path / "pods") as job,

@@ -37,10 +37,9 @@ from trainer.submit.settings import ClusterSettings, Run, SubmitSettings
 
 SUBMISSION: Final = "trainer.dicomnode/submission"
 """The annotation that tells our own Job from another of the same name."""
-FINAL_EXIT_CODES: Final = (2, 3)
-"""Wrong usage, nothing to do: trying again would end the same way."""
-FAILED: Final = 1
-"""Final too for one worker alone. Among several it may be a lost peer, so they try again."""
+FINAL_EXIT_CODES: Final = (1, 2, 3)
+"""Failed, wrong usage, nothing to do: trying again would end the same way. What may go better the
+next time has another: `PeerLost`, or the signal that ended the process."""
 
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: makes no words
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -150,7 +149,6 @@ def _check_name(name: str, workers: int) -> None:
 
 
 def _job_spec(cluster: ClusterSettings, run: Run, name: str) -> Object:
-    final = FINAL_EXIT_CODES if cluster.workers > 1 else (FAILED, *FINAL_EXIT_CODES)
     return {
         "completionMode": "Indexed",
         "completions": cluster.workers,
@@ -164,7 +162,7 @@ def _job_spec(cluster: ClusterSettings, run: Run, name: str) -> Object:
                     "onExitCodes": {
                         "containerName": CONTAINER,
                         "operator": "In",
-                        "values": list(final),
+                        "values": list(FINAL_EXIT_CODES),
                     },
                 },
                 {

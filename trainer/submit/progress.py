@@ -76,8 +76,7 @@ def chief(found: Iterable[Worker]) -> Worker | None:
 def refusal(found: Iterable[Worker]) -> tuple[str, ...]:
     """The reasons for which a chief's gate kept the candidate; none when there was no refusal.
 
-    They are in the pod's status, which stays when its log cannot be read. Among several workers
-    the chief is started once more after them, and then finds nothing to do.
+    They are in the pod's status, which stays when its log cannot be read.
     """
     return tuple(
         line.removeprefix(REFUSED)
