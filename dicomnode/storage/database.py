@@ -24,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dicomnode.errors import ConfigError, DicomnodeError, StorageFull, StorageUnavailable
 from dicomnode.storage.groupcommit import GroupCommit
+from dicomnode.storage.prepared import run_in_driver
 
 T = TypeVar("T")
 
@@ -184,7 +185,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # a writer takes the lock at once: upgrading a read lock later fails without waiting
     writes = connection.get_execution_options().get("dicomnode_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    run_in_driver(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _postgresql(url: str) -> Engine:

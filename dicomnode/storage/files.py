@@ -26,7 +26,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.errors import NotAnInstance, NotInStore, StorageFull, StorageUnavailable
 from dicomnode.ports import ReceivedInstance
-from dicomnode.storage.durable import DurableFolders, mapped_errors, sync_file, sync_folder
+from dicomnode.storage.durable import DurableFolders, mapped_errors, parent, sync_file, sync_folder
 from dicomnode.storage.header import read_header
 
 FOLDERS = ("incoming", "instances", "conflicts", "documents", "display")
@@ -47,9 +47,9 @@ class PartTenFiles:
         with mapped_errors("making the store's folders"):
             root.mkdir(parents=True, exist_ok=True)
             self._real_root = root.resolve()
-            self._folders = DurableFolders(root)
+            self._folders = DurableFolders(str(root))
             for name in FOLDERS:
-                self._folders.sync(self._folders.make(root / name))
+                self._folders.sync(self._folders.make(f"{root}/{name}"))
 
     def keep(self, received: ReceivedInstance) -> str:
         """Put a received file in its place; durable when this returns.
@@ -57,26 +57,29 @@ class PartTenFiles:
         Raises `StorageFull` when the disk is full or would fall below
         `minimum_free_bytes`, `NotAnInstance` for a UID that cannot be a path.
         """
-        series = self.root / "instances" / _uid(received.study_instance_uid, "Study Instance UID")
-        series /= _uid(received.series_instance_uid, "Series Instance UID")
+        study = _uid(received.study_instance_uid, "Study Instance UID")
+        series = _uid(received.series_instance_uid, "Series Instance UID")
         sop = _uid(received.sop_instance_uid, "SOP Instance UID")
         if not _DIGEST.fullmatch(received.digest):
             raise ValueError("a digest is 64 hexadecimal digits (SHA-256)")
         self._require_room()
         with mapped_errors("storing a received instance"):
             sync_file(received.path)
-            place = series / f"{sop}.{received.digest[:16]}.dcm"
+            # mostly text: joining paths costs as much as all else here but the disk
+            name = f"instances/{study}/{series}/{sop}"
+            kept = f"{name}.{received.digest[:16]}.dcm"
+            place = Path(f"{self.root}/{kept}")
             if place.exists() and not filecmp.cmp(place, received.path, shallow=False):
-                place = series / f"{sop}.{received.digest}.dcm"
-            self._move(received.path, place)
-        return str(place.relative_to(self.root))
+                kept = f"{name}.{received.digest}.dcm"
+            self._move(received.path, f"{self.root}/{kept}")
+        return kept
 
     def set_aside(self, path: str) -> str:
         """Move what `keep` kept to `conflicts/`; durable when this returns."""
         aside = Path("conflicts", *Path(path).parts[1:])
         with mapped_errors("setting a conflicting instance aside"):
             try:
-                self._move(self.absolute(path), self.root / aside)
+                self._move(self.absolute(path), f"{self.root}/{aside}")
             except FileNotFoundError:
                 if not (self.root / aside).exists():  # else: the same one over another association
                     raise
@@ -105,7 +108,7 @@ class PartTenFiles:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                self._move(temporary, place)
+                self._move(temporary, str(place))
         finally:
             with contextlib.suppress(OSError):  # the sweep at the next start removes it
                 temporary.unlink(missing_ok=True)
@@ -156,15 +159,16 @@ class PartTenFiles:
                 f"({self._minimum_free_bytes}); free space, the sender will retry"
             )
 
-    def _move(self, temporary: Path, place: Path) -> None:
-        made = self._folders.make(place.parent)
+    def _move(self, temporary: Path, place: str) -> None:
+        folder = parent(place)
+        made = self._folders.make(folder)
         try:
             temporary.replace(place)
         except FileNotFoundError:
-            self._folders.forget(place.parent)  # removed meanwhile, by retention or by hand
-            made = self._folders.make(place.parent)
+            self._folders.forget(folder)  # removed meanwhile, by retention or by hand
+            made = self._folders.make(folder)
             temporary.replace(place)
-        sync_folder(place.parent)
+        sync_folder(folder)
         self._folders.sync(made)
 
     def _is_below_root(self, path: Path) -> bool:

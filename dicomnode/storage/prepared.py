@@ -8,7 +8,7 @@ compiled statement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Dialect
@@ -26,7 +26,7 @@ class Prepared:
     def __init__(self, statement: Any, dialect: Dialect, keys: tuple[str, ...] | None = None):
         compiled: SQLCompiler = statement.compile(dialect=dialect, column_keys=keys)
         self._text = str(compiled)
-        self._dialect = dialect
+        self._is_sqlite = dialect.name == "sqlite"
         self._is_positional = compiled.positiontup is not None
         binds = {name: bind for bind, name in compiled.bind_names.items()}
         self._names = tuple(compiled.positiontup or binds)
@@ -40,30 +40,33 @@ class Prepared:
         given = {**self._literals, **values}
         for name, convert in self._converters:
             given[name] = convert(given[name])
-        if self._dialect.name == "sqlite":
-            return self._run_in_driver(connection, [given[name] for name in self._names])
+        if self._is_sqlite:
+            return run_in_driver(connection, self._text, [given[name] for name in self._names])
         ordered = {name: given[name] for name in self._names}
         parameters = tuple(ordered.values()) if self._is_positional else ordered
         result = connection.exec_driver_sql(self._text, parameters)
         row = result.first() if result.returns_rows else None
         return None if row is None else tuple(row)
 
-    def _run_in_driver(self, connection: Connection, values: list[Any]) -> tuple[Any, ...] | None:
-        """Past SQLAlchemy: a connection to a file is never lost, so there is nothing that
-        SQLAlchemy would have to notice."""
-        driver = self._dialect.loaded_dbapi
+
+def run_in_driver(
+    connection: Connection, text: str, values: Sequence[Any] = ()
+) -> tuple[Any, ...] | None:
+    """On SQLite, past SQLAlchemy; the first row, if there is one. A connection to a file is
+    never lost, so there is nothing that SQLAlchemy would have to notice."""
+    driver = connection.dialect.loaded_dbapi
+    try:
+        cursor = connection.connection.cursor()
         try:
-            cursor = connection.connection.cursor()
-            try:
-                cursor.execute(self._text, values)
-                row: tuple[Any, ...] | None = cursor.fetchone()
-                return row
-            finally:
-                cursor.close()
-        except driver.Error as error:
-            raise DBAPIError.instance(
-                self._text, None, error, driver.Error, hide_parameters=True, dialect=self._dialect
-            ) from error
+            cursor.execute(text, values)
+            row: tuple[Any, ...] | None = cursor.fetchone()
+            return row
+        finally:
+            cursor.close()
+    except driver.Error as error:
+        raise DBAPIError.instance(
+            text, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
 
 
 def _converter(bind: BindParameter[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
