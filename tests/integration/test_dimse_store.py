@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import pydicom
@@ -151,6 +153,26 @@ def test_an_instance_that_accept_does_not_take_is_never_acknowledged(
 def test_a_write_error_is_answered_with_out_of_resources(tmp_path: Path) -> None:
     with running_scp(tmp_path / "missing") as node:
         assert push(node.host, node.port, cr_bytes(), sop_instance_uid=INSTANCE) == 0xA700
+
+
+@pytest.mark.parametrize("further_bytes", [0, 1024 * 1024])
+def test_a_disk_that_is_full_meanwhile_is_answered_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further_bytes: int
+) -> None:
+    """Small ones are written when they are complete, large ones as they arrive."""
+    real = os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".part":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    data = cr_bytes() + bytes(further_bytes)
+    with running_scp(tmp_path) as node:
+        assert push(node.host, node.port, data, sop_instance_uid=INSTANCE) == 0xA700
+        assert list(tmp_path.iterdir()) == []
+        assert node.recorder.received == []
 
 
 def test_a_data_set_beyond_the_limit_is_aborted_and_discarded(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from dicomnode.storage.database import (
     IntegrityRefused,
     open_database,
 )
+from dicomnode.storage.prepared import Prepared
 from dicomnode.storage.schema import meta
 from dicomnode.testing.stores import opened_store
 
@@ -154,6 +155,20 @@ def test_an_interrupted_leader_leaves_nobody_waiting(sqlite_store: Storage) -> N
     assert crowd.results["a"] == "a"
 
 
+def test_writers_use_one_connection_until_there_is_an_error(sqlite_store: Storage) -> None:
+    fetched: list[int] = []
+    event.listen(sqlite_store.database.engine, "checkout", lambda *_: fetched.append(1))
+    sqlite_store.database.close()
+    sqlite_store.database.write(put("a"))
+    sqlite_store.database.write(put("b"))
+    assert len(fetched) == 1
+    with pytest.raises(IntegrityRefused):
+        sqlite_store.database.write(put("a"))
+    sqlite_store.database.write(put("c"))
+    assert len(fetched) == 2
+    assert names(sqlite_store) == {"a", "b", "c"}
+
+
 def test_a_full_disk_is_told_from_other_trouble(sqlite_store: Storage) -> None:
     def fill(connection: Connection) -> None:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
@@ -199,10 +214,26 @@ def test_postgresql_is_durable_whatever_the_server_says(
 
 
 def test_no_value_reaches_an_error_message(storage: Storage) -> None:
-    bad = [{"name": "n", "value": "Doe^Jane"}, {"name": None, "value": "Doe^John"}]
+    bad: list[dict[str, Any]] = [
+        {"name": "n", "value": "Doe^Jane"},
+        {"name": None, "value": "Doe^John"},
+    ]
     with pytest.raises(IntegrityRefused, match="INSERT INTO meta") as caught:
         storage.database.write(lambda c: c.execute(insert(meta), bad))
     assert "Doe" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_prepared_statements_fail_as_others_do(storage: Storage) -> None:
+    statement = Prepared(insert(meta), storage.database.engine.dialect, ("name", "value"))
+
+    def work(connection: Connection) -> None:
+        assert statement.run(connection, {"name": "n", "value": "x"}) is None
+        statement.run(connection, {"name": "n", "value": "Doe^Jane"})
+
+    with pytest.raises(IntegrityRefused, match="INSERT INTO meta") as caught:
+        storage.database.write(work)
+    assert "Doe" not in "".join(traceback.format_exception(caught.value))
+    assert "n" not in names(storage)
 
 
 def test_a_server_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
