@@ -126,14 +126,17 @@ class Load:
 
 SIMILAR = 2.0
 """Backends within this factor of the fastest count as equally fast."""
+UNNOTICED_SECONDS = 0.05
+"""So do those that are slower by no more than this: with answers in milliseconds, one slow moment
+is many times the others, and would send every request elsewhere until it is forgotten."""
 
 
 def choose(loads: Sequence[Load], *, turn: int, avoid: Collection[int] = ()) -> int | None:
     """The index of the backend for the next request; None when none has room.
 
     Fewest requests in flight: a Service balances connections, this balances requests.
-    Equals take turns. A request at a backend that is slower than the fastest counts as
-    several (its factor over `SIMILAR`), so that a slow one is used when the fast ones are
+    Equals take turns. A request at a backend that is noticeably slower than the fastest counts
+    as several (its factor over what still counts as equally fast), so that a slow one is used when the fast ones are
     busy and never holds a request that a fast one would have answered by then. `avoid`
     are those that this request has tried already.
     """
@@ -154,7 +157,7 @@ def choose(loads: Sequence[Load], *, turn: int, avoid: Collection[int] = ()) -> 
 def _slowness(load: Load, fastest: float | None) -> float:
     if not load.latency or not fastest:
         return 1.0
-    return max(1.0, load.latency / (fastest * SIMILAR))
+    return max(1.0, load.latency / max(fastest * SIMILAR, fastest + UNNOTICED_SECONDS))
 
 
 WEIGHT = 0.2

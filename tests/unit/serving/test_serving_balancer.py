@@ -46,6 +46,8 @@ def test_only_statuses_about_the_request_itself_end_a_job() -> None:
         ([_load(0, latency=0.1), _load(0, latency=0.15)], 1, (), 1),  # a similar one does not
         ([_load(3, latency=0.1), _load(0, latency=1.0)], 0, (), 0),  # 4 < 1 * 10 / 2
         ([_load(4, latency=0.1), _load(0, latency=1.0)], 0, (), 1),  # until the fast is full
+        ([_load(0, latency=0.005), _load(0, latency=0.05)], 1, (), 1),  # nor one nobody notices
+        ([_load(0, latency=0.005), _load(0, latency=0.06)], 1, (), 0),
         ([_load(0, latency=0.1), _load(0)], 1, (), 1),  # one that nobody knows is tried
         ([_load(1, latency=0.1), _load(0, latency=0.19)], 0, (), 1),  # similar: fewest
         ([_load(4), _load(4)], 0, (), None),  # all full
