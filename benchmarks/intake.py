@@ -4,12 +4,16 @@
 
 Sends generated uncompressed CR images with DCMTK's dcmsend over 1 and 4 associations to
 this node, to Orthanc and to pynetdicom's own storescp, one after the other on the same
-machine, each with an empty store per run; the runs are interleaved and the medians
-printed. Before it acknowledges, this node has synced the file, its folder and the index;
-Orthanc the file, not the index (SQLite in WAL mode, synchronous=NORMAL); storescp nothing,
-and it has no index: it is here for the cost of the network side only. All three may
-receive PDUs of 128 KiB. TCP_NODELAY=1 is set for DCMTK's code, the sender's and Orthanc's:
-without it Nagle's algorithm and delayed acknowledgements cost Orthanc 40 ms per image.
+machine, each with an empty store per run; the runs are interleaved. `ratio` is the median of
+what each round's images/s are relative to Orthanc's in the same round, the rest are medians;
+`ms` is the server's processor time per image.
+
+Before it acknowledges, this node has synced the file, its folder and the index; Orthanc, with
+SyncStorageArea, the file, but neither its folder nor the index (SQLite in WAL mode,
+synchronous=NORMAL); storescp nothing, and it has no index: it is here for the cost of the
+network side only. All three may receive PDUs of 128 KiB. TCP_NODELAY=1 is set for DCMTK's
+code, the sender's and Orthanc's: without it Nagle's algorithm and delayed acknowledgements
+cost Orthanc 40 ms per image.
 """
 
 from __future__ import annotations
@@ -20,38 +24,58 @@ import os
 import shutil
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+from benchmarks.films import generate
 
-ROWS = (
-    # name, rows = columns of the image, associations, images per association
-    ("0.5 MB", 512, 1, 201),
-    ("0.5 MB", 512, 4, 151),
-    ("8 MB", 2048, 1, 25),
-    ("8 MB", 2048, 4, 11),
-)
+
+class Row(NamedTuple):
+    size: str
+    side: int
+    associations: int
+    images: int
+    """Per association; the first one warms the server up."""
+
+
+class Server(NamedTuple):
+    port: int
+    pid: int
+
+
+Starts = Callable[[Path], AbstractContextManager[Server]]
+"""Starts a server with an empty store under a folder."""
+
+
+class Measured(NamedTuple):
+    rate: float
+    processor_ms: float
+
+
+ROWS = {
+    "0.5x1": Row("0.5 MB", 512, 1, 201),
+    "0.5x4": Row("0.5 MB", 512, 4, 151),
+    "8x1": Row("8 MB", 2048, 1, 25),
+    "8x4": Row("8 MB", 2048, 4, 11),
+}
 REPEATS = 3
 MAXIMUM_PDU = 131072
 NO_DELAY = os.environ | {"TCP_NODELAY": "1"}
 START_SECONDS = 20.0
 RUN_SECONDS = 120.0
-COMPUTED_RADIOGRAPHY = "1.2.840.10008.5.1.4.1.1.1"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="C-STORE intake, side by side")
     parser.add_argument("--serve", metavar="ROOT", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--only", nargs="*", choices=list(SERVERS), default=None)
     arguments = parser.parse_args()
     if arguments.serve is not None:
@@ -63,46 +87,60 @@ def main() -> int:
     ]
     print(f"{os.cpu_count()} cores, {arguments.repeats} repeats, medians; sender: DCMTK dcmsend")
     head = f"{'image':8}{'assoc.':>7}"
-    print(head + "".join(f" | {name:>10} img/s   MB/s  ratio" for name in names))
+    print(head + "".join(f" | {name:>10} img/s  MB/s    ms ratio" for name in names))
     with tempfile.TemporaryDirectory(prefix="intake-") as folder:
-        for row in ROWS:
-            print(_measure(row, names, arguments.repeats, Path(folder)), flush=True)
-    print("ratio: images/s relative to Orthanc's")
+        for row in arguments.rows:
+            print(_measure(ROWS[row], names, arguments.repeats, Path(folder)), flush=True)
+    print("ratio: images/s relative to Orthanc's; ms: processor time of the server per image")
     return 0
 
 
-def _measure(row: tuple[str, int, int, int], names: list[str], repeats: int, folder: Path) -> str:
-    label, side, associations, images = row
+def _measure(row: Row, names: list[str], repeats: int, folder: Path) -> str:
     batches = [
-        generate(folder / f"{side}-{associations}-{number}", images, side)
-        for number in range(associations)
+        generate(folder / f"{row.side}-{row.associations}-{number}", row.images, row.side)
+        for number in range(row.associations)
     ]
-    size = batches[0][0].stat().st_size
-    count = associations * (images - 1)  # the first one of each warms the server up
-    rates: dict[str, list[float]] = {name: [] for name in names}
+    megabytes = batches[0][0].stat().st_size / 1e6
+    found: dict[str, list[Measured]] = {name: [] for name in names}
     for _ in range(repeats):
         for name in names:
-            rates[name].append(count / _seconds(SERVERS[name], batches, folder))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+            found[name].append(_run(SERVERS[name], batches, folder))
     for batch in batches:
         shutil.rmtree(batch[0].parent)
-    line = f"{label:8}{associations:>7}"
+    line = f"{row.size:8}{row.associations:>7}"
     for name in names:
-        ratio = medians[name] / medians["Orthanc"] if "Orthanc" in medians else float("nan")
-        line += f" | {medians[name]:>16.1f} {medians[name] * size / 1e6:>6.0f} {ratio:>6.2f}"
+        rate = statistics.median(one.rate for one in found[name])
+        processor_ms = statistics.median(one.processor_ms for one in found[name])
+        line += f" | {rate:>16.1f} {rate * megabytes:>5.0f} {processor_ms:>5.2f}"
+        line += f" {_ratio(found[name], found.get('Orthanc', [])):>5.2f}"
     return line
 
 
-def _seconds(server: Callable[[Path], object], batches: list[list[Path]], folder: Path) -> float:
+def _ratio(ours: list[Measured], reference: list[Measured]) -> float:
+    """Round by round: whatever else the machine does slows both of a round down."""
+    ratios = [one.rate / other.rate for one, other in zip(ours, reference, strict=False)]
+    return statistics.median(ratios) if ratios else float("nan")
+
+
+def _run(server: Starts, batches: list[list[Path]], folder: Path) -> Measured:
     root = Path(tempfile.mkdtemp(dir=folder))
-    with server(root) as port:  # type: ignore[attr-defined]
-        _send([batch[:1] for batch in batches], port)  # a running server, not a starting one
+    with server(root) as running:
+        _send([batch[:1] for batch in batches], running.port)  # a running server, not a new one
         os.sync()  # one server's dirty pages are not the next one's burden
+        before = _processor_seconds(running.pid)
         started = time.perf_counter()
-        _send([batch[1:] for batch in batches], port)
+        _send([batch[1:] for batch in batches], running.port)
         seconds = time.perf_counter() - started
+        processor_seconds = _processor_seconds(running.pid) - before
     shutil.rmtree(root)
-    return seconds
+    count = sum(len(batch) - 1 for batch in batches)
+    return Measured(rate=count / seconds, processor_ms=processor_seconds / count * 1000)
+
+
+def _processor_seconds(pid: int) -> float:
+    """User and system time of all threads of a process (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _send(batches: list[list[Path]], port: int) -> None:
@@ -120,7 +158,7 @@ def _send(batches: list[list[Path]], port: int) -> None:
 
 
 @contextmanager
-def dicomnode(root: Path) -> Iterator[int]:
+def dicomnode(root: Path) -> Iterator[Server]:
     """This node's SCP, store and index; no worker looks at what arrives."""
     command = [sys.executable, "-m", "benchmarks.intake", "--serve", str(root)]
     with subprocess.Popen(
@@ -128,14 +166,14 @@ def dicomnode(root: Path) -> Iterator[int]:
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
-            yield int(process.stdout.readline())
+            yield Server(int(process.stdout.readline()), process.pid)
         finally:
             process.stdin.close()
             process.wait(START_SECONDS)
 
 
 @contextmanager
-def orthanc(root: Path) -> Iterator[int]:
+def orthanc(root: Path) -> Iterator[Server]:
     port = free_port()
     settings = root / "orthanc.json"
     settings.write_text(
@@ -153,20 +191,20 @@ def orthanc(root: Path) -> Iterator[int]:
             }
         )
     )
-    with _child(["/usr/sbin/Orthanc", str(settings)], port, root):
-        yield port
+    with _child(["/usr/sbin/Orthanc", str(settings)], port, root) as pid:
+        yield Server(port, pid)
 
 
 @contextmanager
-def storescp(root: Path) -> Iterator[int]:
+def storescp(root: Path) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "pynetdicom", "storescp", str(port), "-q"]
     command += ["-pdu", str(MAXIMUM_PDU), "-od", str(root), "-ba", "127.0.0.1"]
-    with _child(command, port, root):
-        yield port
+    with _child(command, port, root) as pid:
+        yield Server(port, pid)
 
 
-SERVERS: dict[str, Callable[[Path], object]] = {
+SERVERS: dict[str, Starts] = {
     "dicomnode": dicomnode,
     "Orthanc": orthanc,
     "pynetdicom": storescp,
@@ -174,14 +212,14 @@ SERVERS: dict[str, Callable[[Path], object]] = {
 
 
 @contextmanager
-def _child(command: list[str], port: int, root: Path) -> Iterator[None]:
+def _child(command: list[str], port: int, root: Path) -> Iterator[int]:
     with (
         (root / "log").open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log, env=NO_DELAY) as process,
     ):
         try:
             _await_listener(port, process)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             try:
@@ -238,62 +276,6 @@ def serve(root: Path) -> int:
     scp.stop()
     storage.close()
     return 0
-
-
-# ---------------------------------------------------------------- the images
-
-
-def generate(folder: Path, images: int, side: int) -> list[Path]:
-    """CR images of `side` x `side` pixels, 12 of 16 bits, noise, each with its own UIDs."""
-    folder.mkdir(parents=True)
-    noise = np.random.default_rng(side)
-    study, series = new_uid(), new_uid()
-    paths = []
-    for number in range(images):
-        pixels = noise.integers(0, 4096, (side, side), dtype="<u2").tobytes()
-        paths.append(folder / f"{number:04d}.dcm")
-        paths[-1].write_bytes(part_ten(study, series, new_uid(), side, pixels))
-    return paths
-
-
-def part_ten(study: str, series: str, instance: str, side: int, pixels: bytes) -> bytes:
-    meta = b"".join(
-        [
-            element(0x0002, 0x0002, "UI", COMPUTED_RADIOGRAPHY),
-            element(0x0002, 0x0003, "UI", instance),
-            element(0x0002, 0x0010, "UI", EXPLICIT_VR_LITTLE_ENDIAN),
-            element(0x0002, 0x0012, "UI", "1.2.3"),
-        ]
-    )
-    data_set = [
-        element(0x0008, 0x0016, "UI", COMPUTED_RADIOGRAPHY),
-        element(0x0008, 0x0018, "UI", instance),
-        element(0x0008, 0x0060, "CS", "CR"),
-        element(0x0010, 0x0020, "LO", "BENCHMARK"),
-        element(0x0020, 0x000D, "UI", study),
-        element(0x0020, 0x000E, "UI", series),
-        element(0x0028, 0x0002, "US", 1),
-        element(0x0028, 0x0004, "CS", "MONOCHROME2"),
-        element(0x0028, 0x0010, "US", side),
-        element(0x0028, 0x0011, "US", side),
-        element(0x0028, 0x0100, "US", 16),
-        element(0x0028, 0x0101, "US", 12),
-        element(0x0028, 0x0102, "US", 11),
-        element(0x0028, 0x0103, "US", 0),
-        struct.pack("<HH2sxxI", 0x7FE0, 0x0010, b"OW", len(pixels)) + pixels,
-    ]
-    length = struct.pack("<HH2sHI", 0x0002, 0, b"UL", 4, len(meta))
-    return bytes(128) + b"DICM" + length + meta + b"".join(data_set)
-
-
-def element(group: int, number: int, vr: str, value: str | int) -> bytes:
-    encoded = struct.pack("<H", value) if isinstance(value, int) else value.encode()
-    encoded += (b"\0" if vr == "UI" else b" ") * (len(encoded) % 2)
-    return struct.pack("<HH2sH", group, number, vr.encode(), len(encoded)) + encoded
-
-
-def new_uid() -> str:
-    return f"2.25.{uuid.uuid4().int}"
 
 
 if __name__ == "__main__":
