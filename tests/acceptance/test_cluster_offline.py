@@ -30,7 +30,7 @@ from tests.conftest import require_program
 
 pytest.importorskip("tensorflow", reason="needs the `model` extra")
 
-STUDIES = 40
+STUDIES = 50
 
 
 @dataclass

@@ -17,6 +17,7 @@ import csv
 import itertools
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -72,6 +73,8 @@ class Balancer:
             port: [None] * _SLOTS for port in self._ports
         }
         folder.mkdir(parents=True)
+        self._short = tempfile.TemporaryDirectory(prefix="haproxy-")
+        self._control = Path(self._short.name) / "control"  # HAProxy takes 97 characters at most
         self._mark = next(_MARKS)
         self._machine = network.attach_balancer()
         self.address = self._machine.address
@@ -103,6 +106,7 @@ class Balancer:
         self._closed = True
         self._process.terminate()
         self._process.wait(10)
+        self._short.cleanup()
         self._machine.detach()
         if self.keeps_the_client:
             self._forget_answers()
@@ -201,7 +205,7 @@ class Balancer:
     def _configuration(self) -> str:
         source = "    source 0.0.0.0 usesrc clientip\n" if self.keeps_the_client else ""
         head = f"""global
-    stats socket {self._folder / "control"} mode 600 level admin
+    stats socket {self._control} mode 600 level admin
 defaults
     mode tcp
     balance roundrobin
@@ -223,7 +227,7 @@ defaults
     def _say(self, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
-            connection.connect(str(self._folder / "control"))
+            connection.connect(str(self._control))
             connection.sendall(f"{command}\n".encode())
             answer = b""
             while chunk := connection.recv(65536):
