@@ -135,10 +135,10 @@ def choose(loads: Sequence[Load], *, turn: int, avoid: Collection[int] = ()) -> 
     """The index of the backend for the next request; None when none has room.
 
     Fewest requests in flight: a Service balances connections, this balances requests.
-    Equals take turns. A request at a backend that is noticeably slower than the fastest counts
-    as several (its factor over what still counts as equally fast), so that a slow one is used when the fast ones are
-    busy and never holds a request that a fast one would have answered by then. `avoid`
-    are those that this request has tried already.
+    Equals take turns. A request at a backend that is noticeably slower than the fastest
+    counts as several (its factor over what still counts as equally fast), so that a slow
+    one is used when the fast ones are busy and never holds a request that a fast one
+    would have answered by then. `avoid` are those that this request has tried already.
     """
     known = [load.latency for load in loads if not load.out and load.latency]
     fastest = min(known, default=None)
