@@ -10,7 +10,6 @@ import difflib
 import tomllib
 import types
 import typing
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Final, Literal
 
 from dicomnode.modelcard import Code
 from trainer.errors import UsageError
+from trainer.spelling import plain
 
 NETWORKS: Final = (
     "tiny",
@@ -230,8 +230,8 @@ def fit_config(values: Mapping[str, Any], *, origin: str = "the command") -> Fit
         if name not in given:
             raise UsageError(f"{origin} does not say {name}; pass --{name} DIR")
     recipe = str(given.get("recipe", "default"))
-    if "positive_class" in given:  # labels are compared like this too, see trainer.data.cases
-        given["positive_class"] = unicodedata.normalize("NFC", given["positive_class"]).strip()
+    if "positive_class" in given:
+        given["positive_class"] = plain(given["positive_class"])
     named = {"model_name": Path(given["out"]).resolve().name}
     return FitConfig(**{**named, **RECIPES.get(recipe, {}), **given})
 

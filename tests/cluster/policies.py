@@ -29,7 +29,7 @@ from tests.cluster.network import (
 )
 from tests.cluster.supported import Object, Unsupported, require
 from tests.conftest import require_program
-from tests.unit.network_policies import selects
+from tests.unit.network_policies import concerns, selects
 
 _SPEC = {"podSelector": "", "policyTypes": "", "ingress": "", "egress": ""}
 _PEER = {"ipBlock": "", "podSelector": "", "namespaceSelector": ""}
@@ -96,7 +96,11 @@ class Policies:
         chains: dict[str, list[str]] = {}
         leads: dict[str, list[str]] = {"Egress": [], "Ingress": []}
         for pod, (direction, lead) in itertools.product(members, leads.items()):
-            concerned = [each for each in self._policies if _concerns(each, pod, direction)]
+            concerned = [
+                each
+                for each in self._policies
+                if concerns(each, direction, pod.namespace, pod.labels)
+            ]
             if concerned:
                 name = f"{direction}-{pod.address}".replace(".", "-").lower()
                 allowed = [rule for each in concerned for rule in _rules(each, direction, members)]
@@ -150,16 +154,6 @@ add rule ip policies refused reject with icmp type port-unreachable
 add rule ip policies judged ct state established,related accept
 add rule ip policies judged meta mark {JUDGED_BEHIND_THE_BALANCER} accept
 add rule ip policies judged ip saddr {{ {BOARDS}, {BOARDS_IN_THE_HOSPITAL} }} accept"""  # noqa: E501
-
-
-def _concerns(policy: Object, pod: Member, direction: str) -> bool:
-    spec = policy["spec"]
-    implied = ["Ingress", *(["Egress"] if "egress" in spec else [])]
-    return (
-        policy["metadata"]["namespace"] == pod.namespace
-        and direction in spec.get("policyTypes", implied)
-        and selects(spec["podSelector"], pod.labels)
-    )
 
 
 def _rules(policy: Object, direction: str, pods: list[Member]) -> Iterator[str]:

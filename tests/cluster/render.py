@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.supported import Object
-from tests.peers.manifests import DEPLOY, _kustomize
+from tests.peers.manifests import DEPLOY, kustomize
 from trainer.submit import toml
 
 
@@ -38,7 +38,7 @@ def rendered(overlay: str, folder: Path, *, modality: str, pacs: str) -> list[Ob
             for each in document[key]
         ]
     path.write_text(yaml.safe_dump(document))
-    return _kustomize(here)
+    return kustomize(here)
 
 
 def _fill_in_site(path: Path, modality: str, pacs: str) -> None:

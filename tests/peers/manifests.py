@@ -141,7 +141,7 @@ def cluster(variant: str) -> Cluster:
     overlay, further = VARIANTS[variant]
     source = DEPLOY / "overlays" / overlay
     if not further:
-        return Cluster(variant, _kustomize(source))
+        return Cluster(variant, kustomize(source))
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder).resolve()
         for path in source.iterdir():
@@ -161,7 +161,7 @@ def cluster(variant: str) -> Cluster:
                 for each in document[key]
             ]
         (here / "kustomization.yaml").write_text(yaml.safe_dump(document))
-        return Cluster(variant, _kustomize(here))
+        return Cluster(variant, kustomize(here))
 
 
 @functools.cache
@@ -170,7 +170,7 @@ def workers() -> Template:
     return _template(render(load(EXAMPLE), "training").job)
 
 
-def _kustomize(folder: Path) -> list[Object]:
+def kustomize(folder: Path) -> list[Object]:
     ran = subprocess.run(
         [_kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False
     )

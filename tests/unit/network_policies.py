@@ -66,7 +66,7 @@ def _passes(
     if isinstance(pod, Outside):
         return True
     rules, peers = ("egress", "to") if direction == "Egress" else ("ingress", "from")
-    concerned = [each for each in policies if _concerns(each, pod, direction)]
+    concerned = [each for each in policies if concerns(each, direction, pod.namespace, pod.labels)]
     return not concerned or any(
         _peer(rule.get(peers), peer, policy) and _port(rule.get("ports"), target, port, protocol)
         for policy in concerned
@@ -74,13 +74,14 @@ def _passes(
     )
 
 
-def _concerns(policy: Object, pod: Pod, direction: str) -> bool:
+def concerns(policy: Object, direction: str, namespace: str, labels: Mapping[str, str]) -> bool:
+    """Whether the policy selects a pod of this namespace and these labels for a direction."""
     spec = policy["spec"]
     implied = ["Ingress", *(["Egress"] if "egress" in spec else [])]
     return (
-        policy["metadata"]["namespace"] == pod.namespace
+        policy["metadata"]["namespace"] == namespace
         and direction in spec.get("policyTypes", implied)
-        and selects(spec["podSelector"], pod.labels)
+        and selects(spec["podSelector"], labels)
     )
 
 

@@ -18,8 +18,8 @@ from dicomnode.testing.phantoms import part10_bytes, phantom_dataset, write_trai
 from trainer import data
 from trainer.data import films as films_module
 from trainer.data import manifest
-from trainer.data.cases import plain
 from trainer.errors import DataError, StorageFull
+from trainer.spelling import plain
 
 PROFILE = "unit-rgb-224/1"
 PUBLISHED = ("84,24,32,", "259d5ac17ccdb8ad")

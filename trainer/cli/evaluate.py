@@ -293,7 +293,6 @@ def _say(
     for remark in (*chosen.remarks, *told.notes):
         typer.echo(f"note: {remark}")
     for film in films.skipped:
-        twin = f" ({film.copy_of})" if film.copy_of is not None else ""
-        typer.echo(f"skipped: {film.name}: {film.reason}{twin}")
+        typer.echo(f"skipped: {film.name}: {film.why}")
     if report is not None:
         typer.echo(f"report: {report / 'report.html'}")

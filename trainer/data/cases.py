@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,12 +51,7 @@ class Skipped:
     copy_of: str | None = None
     """The film that has the same bytes and was kept."""
 
-
-def plain(text: str) -> str:
-    """A label, patient, source or view as it is compared.
-
-    No spaces around it, for a spreadsheet's `P7 ` is patient P7; composed (NFC), for a folder
-    from another system may be named by letter and accent apart; and without the lone
-    surrogates that a broken character set leaves, which cannot be written again.
-    """
-    return unicodedata.normalize("NFC", text.encode(errors="backslashreplace").decode()).strip()
+    @property
+    def why(self) -> str:
+        """The reason, and of a copy the film that was kept: for people at the command."""
+        return self.reason if self.copy_of is None else f"{self.reason} ({self.copy_of})"

@@ -88,8 +88,7 @@ def load(
         result = found if earlier is None else _copy(case, earlier)
         if isinstance(result, Skipped):
             if strict:
-                twin = f" ({result.copy_of})" if result.copy_of is not None else ""
-                raise DataError(f"{result.name} cannot be used: {result.reason}{twin}")
+                raise DataError(f"{result.name} cannot be used: {result.why}")
             skipped.append(result)
         else:
             planes.add(result[0][:, :, :1])

@@ -18,9 +18,9 @@ from trainer.data.cases import (
     MAXIMUM_FILE_BYTES,
     MAXIMUM_FILMS,
     Case,
-    plain,
 )
 from trainer.errors import DataError
+from trainer.spelling import plain
 
 _DEVICE: Final = re.compile(r"[\w .,+/()-]{1,64}", re.ASCII)
 _CODE: Final = re.compile(r"[A-Z0-9_ ]{1,16}")

@@ -25,9 +25,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from trainer.data.cases import IMAGE_SUFFIXES, MAXIMUM_FILMS, Case, plain
+from trainer.data.cases import IMAGE_SUFFIXES, MAXIMUM_FILMS, Case
 from trainer.data.folders import HeaderFacts, header_facts
 from trainer.errors import DataError
+from trainer.spelling import plain
 
 FILE_NAME: Final = "manifest.csv"
 SNAPSHOT_COLUMNS: Final = (

@@ -28,10 +28,11 @@ from dicomnode.storage import Storage, open_storage
 from dicomnode.storage.labelled import LabelledInstance
 from dicomnode.storage.owner import check_identity
 from trainer.data import manifest
-from trainer.data.cases import Case, Skipped, plain
+from trainer.data.cases import Case, Skipped
 from trainer.data.films import in_order
 from trainer.data.folders import facts_of
 from trainer.errors import DataError
+from trainer.spelling import plain
 
 SNAPSHOT_COLUMNS: Final = (
     *manifest.SNAPSHOT_COLUMNS,
